@@ -6,7 +6,6 @@ Everything is numpy, nothing is vLLM's: an adapter of any release fills the same
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -47,5 +46,5 @@ class StepOutput:
     """`[num_logits, vocab_size]`, a view of device memory where the device allows it."""
     greedy_token_ids: Int32Array
     """`[num_logits]`, argmax of each row, the lowest id among equals."""
-    hidden_states: Optional[Float32Array] = None
+    hidden_states: Float32Array
     """`[num_tokens, hidden_size]`, after the final norm: input of `ModelRunner.compute_logits`."""

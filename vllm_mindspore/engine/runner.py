@@ -1,0 +1,157 @@
+"""Runs a network on one scheduler step at a time: static graphs, prepared inputs, no allocation per step."""
+
+from __future__ import annotations
+
+import time
+from logging import getLogger
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from vllm_mindspore.engine.step import Float32Array, Int32Array, StepBatch, StepOutput
+
+logger = getLogger(__name__)
+
+
+class _StepInputs:
+    """The ten input tensors of one bucket and the numpy arrays that share their memory.
+
+    MindSpore's CPU tensors made by `Tensor.from_numpy` read the array's memory at every call, so a step writes its numbers
+    into the arrays and launches the graph: nothing is created per step.
+    """
+
+    def __init__(self, num_tokens: int, num_seqs: int, max_blocks_per_seq: int) -> None:
+        self.num_tokens = num_tokens
+        self.token_ids = np.zeros(num_tokens, np.int32)
+        self.position_ids = np.zeros(num_tokens, np.int32)
+        self.slot_mapping = np.full(num_tokens, -1, np.int32)
+        self.block_tables = np.zeros((num_seqs, max_blocks_per_seq), np.int32)
+        self.context_lens = np.zeros(num_seqs, np.int32)
+        self.q_seq_lens = np.zeros(num_seqs, np.int32)
+        self.logits_indices = np.zeros(num_seqs, np.int32)
+        self.counts = [np.zeros(1, np.int32) for _ in range(3)]
+        arrays = [
+            self.token_ids,
+            self.position_ids,
+            self.slot_mapping,
+            self.block_tables,
+            self.context_lens,
+            self.q_seq_lens,
+            self.logits_indices,
+            *self.counts,
+        ]
+        self.tensors = tuple(ms.Tensor.from_numpy(array) for array in arrays)
+
+    def fill(self, batch: StepBatch) -> None:
+        """Copy a step in. Rows past the true counts keep old numbers: every kernel obeys the counts."""
+        num_tokens, num_seqs, num_logits = len(batch.token_ids), len(batch.q_seq_lens), len(batch.logits_indices)
+        self.token_ids[:num_tokens] = batch.token_ids
+        self.position_ids[:num_tokens] = batch.position_ids
+        self.slot_mapping[:num_tokens] = batch.slot_mapping
+        self.block_tables[:num_seqs, : batch.block_tables.shape[1]] = batch.block_tables
+        self.context_lens[:num_seqs] = batch.context_lens
+        self.q_seq_lens[:num_seqs] = batch.q_seq_lens
+        self.logits_indices[:num_logits] = batch.logits_indices
+        for count, value in zip(self.counts, (num_tokens, num_seqs, num_logits)):
+            count[0] = value
+
+
+def token_buckets(max_num_tokens: int) -> tuple[int, ...]:
+    """Padded token counts for which a graph is compiled, ascending; the last is `max_num_tokens`.
+
+    The CPU kernels obey the true counts, so padding costs nothing there and one graph serves every step.
+    """
+    return (max_num_tokens,)
+
+
+class ModelRunner:
+    """A network with its paged KV cache, ready to execute steps.
+
+    Args:
+        model: a network of `vllm_mindspore.models` with its weights loaded.
+        num_blocks: KV cache blocks to allocate.
+        block_size: tokens in a block.
+        max_num_tokens: most new tokens in one step.
+        max_num_seqs: most sequences in one step, and most rows that want logits.
+        max_model_len: most tokens of one sequence.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_num_tokens: int,
+        max_num_seqs: int,
+        max_model_len: int,
+    ) -> None:
+        self.model = model
+        self.max_num_tokens = max(max_num_tokens, max_num_seqs)
+        self.max_num_seqs = max_num_seqs
+        model.set_kv_cache(num_blocks, block_size)
+        max_blocks_per_seq = -(-max_model_len // block_size)
+        self._inputs = [
+            _StepInputs(bucket, max_num_seqs, max_blocks_per_seq) for bucket in token_buckets(self.max_num_tokens)
+        ]
+        self._head_rows = np.zeros((max_num_seqs, model.config.hidden_size), np.float32)
+        self._head_count = np.zeros(1, np.int32)
+        self._head_tensors = (ms.Tensor.from_numpy(self._head_rows), ms.Tensor.from_numpy(self._head_count))
+
+    def execute(self, batch: StepBatch) -> StepOutput:
+        """Run one step: write the new keys and values into the cache, return logits of the rows that want them.
+
+        Raises:
+            ValueError: the batch is larger than the runner was made for.
+        """
+        num_tokens, num_logits = len(batch.token_ids), len(batch.logits_indices)
+        if not 0 < num_tokens <= self.max_num_tokens:
+            raise ValueError(f"a step has {num_tokens} tokens, the runner was made for 1 to {self.max_num_tokens}")
+        if max(len(batch.q_seq_lens), num_logits) > self.max_num_seqs:
+            raise ValueError(
+                f"a step has {len(batch.q_seq_lens)} sequences and {num_logits} rows that want logits, "
+                f"the runner was made for {self.max_num_seqs}"
+            )
+        inputs = next(inputs for inputs in self._inputs if inputs.num_tokens >= num_tokens)
+        inputs.fill(batch)
+        logits, greedy, hidden = self.model(*inputs.tensors)
+        return StepOutput(
+            logits=logits.asnumpy()[:num_logits],
+            greedy_token_ids=greedy.asnumpy()[:num_logits],
+            hidden_states=hidden.asnumpy()[:num_tokens],
+        )
+
+    def compute_logits(self, hidden_states: Float32Array) -> Float32Array:
+        """Logits `[n, vocab_size]` of any number of hidden states `[n, hidden_size]` (after the final norm)."""
+        logits = np.empty((len(hidden_states), self.model.config.vocab_size), np.float32)
+        for start in range(0, len(hidden_states), self.max_num_seqs):
+            rows = hidden_states[start : start + self.max_num_seqs]
+            self._head_rows[: len(rows)] = rows
+            self._head_count[0] = len(rows)
+            result = self.model.lm_head_cell(*self._head_tensors)
+            logits[start : start + len(rows)] = result.asnumpy()[: len(rows)]
+        return logits
+
+    def warm_up(self) -> None:
+        """Compile the graph of every bucket by running one token that writes no cache slot."""
+        started = time.perf_counter()
+        for inputs in self._inputs:
+            inputs.fill(_one_token_batch(self._inputs[0].block_tables.shape[1]))
+            self.model(*inputs.tensors)[0].asnumpy()
+        logger.info("Compiled %d graph(s) in %.2f s", len(self._inputs), time.perf_counter() - started)
+
+
+def _one_token_batch(max_blocks_per_seq: int) -> StepBatch:
+    def vector(value: int) -> Int32Array:
+        return np.array([value], np.int32)
+
+    return StepBatch(
+        token_ids=vector(0),
+        position_ids=vector(0),
+        slot_mapping=vector(-1),
+        block_tables=np.zeros((1, max_blocks_per_seq), np.int32),
+        context_lens=vector(1),
+        q_seq_lens=vector(1),
+        logits_indices=vector(0),
+    )
