@@ -1,0 +1,1 @@
+"""What adapters of several vLLM releases share. Imports no vLLM."""
