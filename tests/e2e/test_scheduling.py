@@ -1,0 +1,195 @@
+"""Whatever the scheduler does to a request, its tokens are what they would be if it ran alone and unharmed."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.slow
+
+VOCAB, MAX_LEN = 64, 64
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config and a tokenizer of `VOCAB` words; there are no weights."""
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("remembering")
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(path)
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=MAX_LEN, torch_dtype="float16", architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    config.save_pretrained(path)
+    assert json.loads((path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Path) -> Any:
+    """An engine in this process, so small that prompts are chunked and requests are preempted all the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        patch.delenv("VLLM_USE_V1", raising=False)
+        from vllm import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        yield LLMEngine.from_engine_args(
+            EngineArgs(
+                model=str(checkpoint), worker_cls="tests.e2e.remembering.RememberingWorker", block_size=4,
+                num_gpu_blocks_override=28, max_num_batched_tokens=12, max_num_seqs=5, max_model_len=MAX_LEN,
+                disable_log_stats=True,  # vLLM's in-process engine asserts statistics of steps that had none
+            )
+        )  # fmt: skip
+
+
+@dataclass
+class Asked:
+    """A request of the test."""
+
+    prompt: list[int]
+    max_tokens: int
+    arrives: int
+    aborted: int | None
+    kind: str
+    seed: int
+    produced: list[int] = field(default_factory=list)
+    prompt_logprobs: list[Any] | None = None
+
+    def params(self) -> Any:
+        from vllm import SamplingParams
+
+        special: dict[str, Any] = {
+            "greedy": {},
+            "seeded": {"temperature": 0.7, "seed": self.seed, "top_k": 20},
+            "bias": {"logit_bias": {self.seed % VOCAB: 50.0}},
+            "allowed": {"allowed_token_ids": [self.seed % VOCAB, (self.seed + 11) % VOCAB]},
+            "repetition": {"repetition_penalty": 1.8},
+            "prompt logprobs": {"prompt_logprobs": 2, "logprobs": 2},
+        }[self.kind]
+        return SamplingParams(
+            **{"temperature": 0.0, **special}, max_tokens=self.max_tokens, ignore_eos=True, detokenize=False
+        )
+
+    def expected(self) -> list[int]:
+        """What the parameters mean, computed plainly."""
+        from tests.e2e.remembering import logits_after
+
+        generator = torch.Generator().manual_seed(self.seed)
+        tokens = list(self.prompt)
+        while len(tokens) - len(self.prompt) < self.max_tokens and len(tokens) < MAX_LEN:
+            logits = torch.from_numpy(logits_after(tokens))
+            if self.kind == "seeded":
+                logits = logits / 0.7
+                logits[logits < logits.topk(20).values[-1]] = -math.inf
+                noise = torch.empty(VOCAB).exponential_(generator=generator)
+                choice = (logits.softmax(-1) / noise).argmax()
+            else:
+                if self.kind == "bias":
+                    logits[self.seed % VOCAB] += 50
+                elif self.kind == "allowed":
+                    allowed = [self.seed % VOCAB, (self.seed + 11) % VOCAB]
+                    logits[[token for token in range(VOCAB) if token not in allowed]] = -math.inf
+                elif self.kind == "repetition":
+                    logits[list(set(tokens))] /= 1.8  # all logits are positive
+                choice = logits.argmax()
+            tokens.append(int(choice))
+        return tokens[len(self.prompt) :]
+
+
+KINDS = ["greedy", "greedy", "seeded", "bias", "allowed", "repetition", "prompt logprobs"]
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[Asked]:
+    shared = [draw(st.integers(1, 3)) for _ in range(12)]
+    asked = []
+    for _ in range(draw(st.integers(1, 9))):
+        tail = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30))
+        prompt = (shared if draw(st.booleans()) else []) + tail
+        arrives = draw(st.integers(0, 12))
+        aborted = draw(st.none() | st.none() | st.integers(arrives, arrives + 12))
+        kind = draw(st.sampled_from(KINDS))
+        asked.append(Asked(prompt, draw(st.integers(1, 24)), arrives, aborted, kind, draw(st.integers(0, 999))))
+    return asked
+
+
+_serial = iter(range(1 << 30))
+
+
+def run(engine: Any, asked: list[Asked]) -> None:
+    """Drive the engine until all requests are finished or aborted."""
+    engine.abort_request(list(engine.output_processor.request_states))  # left over from an example that failed
+    ids = {f"r{next(_serial)}": request for request in asked}
+    waiting, clock = dict(ids), 0
+    while waiting or engine.has_unfinished_requests():
+        for name in [name for name, request in waiting.items() if request.arrives <= clock]:
+            request = waiting.pop(name)
+            engine.add_request(name, {"prompt_token_ids": request.prompt}, request.params())
+        engine.abort_request(
+            [name for name, request in ids.items() if request.aborted == clock and name not in waiting]
+        )
+        for output in engine.step() if engine.has_unfinished_requests() else []:
+            request = ids[output.request_id]
+            request.produced = list(output.outputs[0].token_ids)
+            request.prompt_logprobs = output.prompt_logprobs
+        clock += 1
+        assert clock < 2000, "the engine makes no progress"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=requests())
+def test_tokens_survive_chunks_preemption_prefix_hits_and_neighbours(engine: Any, asked: list[Asked]) -> None:
+    run(engine, asked)
+    for request in asked:
+        expected = request.expected()
+        if request.aborted is None:
+            assert request.produced == expected, request
+        else:
+            assert request.produced == expected[: len(request.produced)], request
+        if request.kind == "prompt logprobs" and request.aborted is None:
+            check_prompt_logprobs(request)
+    scheduler = engine.engine_core.engine_core.scheduler
+    pool = scheduler.kv_cache_manager.block_pool
+    assert pool.get_num_free_blocks() == pool.num_gpu_blocks - 1, "blocks leaked"  # one is vLLM's null block
+
+
+def check_prompt_logprobs(request: Asked) -> None:
+    from tests.e2e.remembering import logits_after
+
+    assert request.prompt_logprobs is not None
+    assert len(request.prompt_logprobs) == len(request.prompt)
+    assert request.prompt_logprobs[0] is None
+    for position, found in enumerate(request.prompt_logprobs[1:], 1):
+        expected = torch.from_numpy(logits_after(request.prompt[:position])).log_softmax(-1).numpy()
+        best = set(np.argsort(expected)[-2:].tolist())
+        assert set(found) == best | {request.prompt[position]}
+        for token, entry in found.items():
+            assert entry.logprob == pytest.approx(expected[token], abs=1e-5)
+
+
+def test_requests_were_really_preempted(engine: Any) -> None:
+    """Or the test above shows less than it says."""
+    crowd = [Asked([token] * 20, 24, 0, None, "greedy", 0) for token in range(5)]
+    scheduler = engine.engine_core.engine_core.scheduler
+    preempted = []
+    original = scheduler.kv_cache_manager.free
+    scheduler.kv_cache_manager.free = lambda request: (preempted.append(request.is_finished()), original(request))
+    try:
+        run(engine, crowd)
+    finally:
+        del scheduler.kv_cache_manager.free
+    assert not all(preempted)
+    assert [request.produced for request in crowd] == [request.expected() for request in crowd]
