@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from multiprocessing.context import ForkProcess
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -47,6 +49,9 @@ class MindSporeWorker(WorkerBase):
     def init_device(self) -> None:
         """Bring MindSpore into this process, before anything of the core that needs it."""
         import_mindspore()
+        if isinstance(multiprocessing.current_process(), ForkProcess):
+            # Torch's OpenMP threads do not survive a fork: if the parent has used them, our first parallel operation would wait for them forever.
+            torch.set_num_threads(1)
         set_random_seed(self.model_config.seed)
 
     def load_model(self) -> None:

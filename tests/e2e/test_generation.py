@@ -1,0 +1,258 @@
+"""A real engine on the demo model: what each sampling parameter means to its user, against transformers in float32."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.e2e.conftest import started
+from tests.e2e.reference import Reference
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 0.25
+"""Logits: weights are bfloat16 on both sides, our activations are rounded to bfloat16 where the processor has bfloat16 products."""
+
+STORY = "Once upon a time there was a small robot who lived at the edge of a forest. "
+PROMPTS = [
+    "The capital of France is",
+    "def fibonacci(n):\n    ",
+    "Water boils at",
+    STORY * 12 + "Every morning the robot",  # several chunks of 64 tokens
+    "1, 2, 3, 4, 5,",
+    "My favourite colour is",
+]
+
+
+@pytest.fixture(scope="module")
+def llm(demo_model: Path) -> Iterator[Any]:
+    with started(demo_model, max_model_len=1024, max_num_batched_tokens=64, max_num_seqs=8) as llm:
+        yield llm
+
+
+def generate(llm: Any, prompts: Any, **params: Any) -> list[Any]:
+    from vllm import SamplingParams
+
+    outputs: list[Any] = llm.generate(
+        prompts, SamplingParams(**{"temperature": 0.0, "max_tokens": 24, **params}), use_tqdm=False
+    )
+    return outputs
+
+
+def tokens(output: Any) -> list[int]:
+    return list(output.outputs[0].token_ids)
+
+
+@pytest.fixture(scope="module")
+def greedy(llm: Any) -> list[Any]:
+    """Greedy continuations of all prompts in one batch."""
+    return generate(llm, PROMPTS, ignore_eos=True)
+
+
+def test_greedy_tokens_are_the_references(greedy: list[Any], reference: Reference) -> None:
+    for output in greedy:
+        assert reference.greedy_gap(output.prompt_token_ids, tokens(output)) <= TOLERANCE
+
+
+def test_the_model_answers_through_its_chat_template(llm: Any) -> None:
+    from vllm import SamplingParams
+
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    (output,) = llm.chat(question, SamplingParams(temperature=0.0, max_tokens=16), use_tqdm=False)
+    assert "Paris" in output.outputs[0].text
+
+
+def test_greedy_tokens_do_not_depend_on_neighbours(llm: Any, greedy: list[Any]) -> None:
+    for prompt, crowded in zip(PROMPTS, greedy):
+        (alone,) = generate(llm, [prompt], ignore_eos=True)
+        assert tokens(alone) == tokens(crowded)
+
+
+def test_greedy_tokens_do_not_depend_on_a_neighbours_parameters(llm: Any, greedy: list[Any]) -> None:
+    """One row that samples sends the whole batch through vLLM's sampler instead of the kernels' argmax."""
+    from vllm import SamplingParams
+
+    plain = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True)
+    odd = SamplingParams(temperature=1.0, seed=1, max_tokens=30, repetition_penalty=1.3, logprobs=2)
+    mixed = llm.generate(PROMPTS, [plain] * (len(PROMPTS) - 1) + [odd], use_tqdm=False)
+    assert [tokens(output) for output in mixed[:-1]] == [tokens(output) for output in greedy[:-1]]
+
+
+def test_a_prefix_cache_hit_changes_nothing(llm: Any) -> None:
+    prompt = "A lighthouse keeper writes in his diary. " * 6
+    llm.reset_prefix_cache()
+    (first,) = generate(llm, [prompt])
+    (second,) = generate(llm, [prompt])
+    assert not first.num_cached_tokens
+    assert second.num_cached_tokens >= 16
+    assert tokens(second) == tokens(first)
+
+
+def test_logprobs_agree_with_the_reference(llm: Any, reference: Reference) -> None:
+    for output in generate(llm, PROMPTS[:4], max_tokens=8, logprobs=5, ignore_eos=True):
+        produced = tokens(output)
+        rows = reference.logprobs([*output.prompt_token_ids, *produced])[len(output.prompt_token_ids) - 1 :]
+        for row, token, found in zip(rows, produced, output.outputs[0].logprobs):
+            assert found[token].rank == 1
+            assert len(found) == 5
+            check_logprobs(row, found)
+
+
+def test_prompt_logprobs_agree_with_the_reference_over_chunks(llm: Any, reference: Reference) -> None:
+    for output in generate(llm, PROMPTS[2:4], max_tokens=1, prompt_logprobs=3):
+        prompt = output.prompt_token_ids
+        assert output.prompt_logprobs[0] is None
+        assert len(output.prompt_logprobs) == len(prompt)
+        for row, token, found in zip(reference.logprobs(prompt), prompt[1:], output.prompt_logprobs[1:]):
+            assert token in found
+            check_logprobs(row, found)
+
+
+def check_logprobs(expected: torch.Tensor, found: dict[int, Any]) -> None:
+    for token, entry in found.items():
+        assert entry.logprob == pytest.approx(float(expected[token]), abs=TOLERANCE)
+        better = expected[expected > expected[token] + TOLERANCE]
+        assert entry.rank > len(better) * 0.9
+    # No token is missing that is clearly better than the worst of those given.
+    best = expected.topk(len(found)).values
+    assert sorted((entry.logprob for entry in found.values()), reverse=True)[0] == pytest.approx(
+        float(best[0]), abs=TOLERANCE
+    )
+
+
+def test_a_seed_gives_the_same_tokens_alone_and_in_a_crowd(llm: Any) -> None:
+    def ask(seed: int, prompts: list[str]) -> list[int]:
+        return tokens(generate(llm, prompts, temperature=1.0, top_p=0.95, seed=seed)[0])
+
+    assert ask(1, PROMPTS[:1]) == ask(1, PROMPTS[:1]) == ask(1, PROMPTS)
+    assert ask(1, PROMPTS[:1]) != ask(2, PROMPTS[:1])
+
+
+@pytest.mark.parametrize("params", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+def test_sampling_narrowed_to_one_token_is_greedy(llm: Any, greedy: list[Any], params: dict[str, Any]) -> None:
+    (output,) = generate(llm, PROMPTS[:1], temperature=1.0, seed=3, ignore_eos=True, **params)
+    assert tokens(output) == tokens(greedy[0])
+
+
+def test_top_k_and_min_p_bound_what_is_sampled(llm: Any) -> None:
+    (output,) = generate(
+        llm, PROMPTS[5:6], temperature=1.5, seed=4, top_k=3, logprobs=0, max_tokens=40, ignore_eos=True
+    )
+    assert max(found[token].rank for token, found in zip(tokens(output), output.outputs[0].logprobs)) in (2, 3)
+    (output,) = generate(
+        llm, PROMPTS[5:6], temperature=1.0, seed=4, min_p=0.2, logprobs=1, max_tokens=40, ignore_eos=True
+    )
+    for token, found in zip(tokens(output), output.outputs[0].logprobs):
+        best = max(entry.logprob for entry in found.values())
+        assert found[token].logprob >= best + torch.tensor(0.2).log().item() - 1e-4
+
+
+def test_temperature_flattens(llm: Any) -> None:
+    def distinct(temperature: float) -> int:
+        (output,) = generate(llm, ["I like to eat"], temperature=temperature, seed=5, n=24, max_tokens=1)
+        return len({tuple(one.token_ids) for one in output.outputs})
+
+    assert distinct(0.05) < distinct(1.5)
+
+
+def test_n_gives_n_different_samples(llm: Any) -> None:
+    (output,) = generate(llm, PROMPTS[5:6], temperature=1.2, seed=6, n=3)
+    assert len({one.text for one in output.outputs}) == 3
+
+
+@pytest.mark.parametrize(
+    "penalty", [{"frequency_penalty": 1.5}, {"presence_penalty": 2.0}, {"repetition_penalty": 1.7}]
+)
+def test_penalties_are_those_of_the_formula(llm: Any, reference: Reference, penalty: dict[str, float]) -> None:
+    """OpenAI's frequency and presence penalty count the output; the repetition penalty (CTRL, section 4.1) the prompt as well."""
+    (output,) = generate(llm, ["la la la la la la la la"], max_tokens=20, ignore_eos=True, **penalty)
+    prompt, produced = output.prompt_token_ids, tokens(output)
+    rows = reference.logits([*prompt, *produced])[len(prompt) - 1 :].clone()
+    for position, token in enumerate(produced):
+        row = rows[position]
+        counts = torch.bincount(torch.tensor(produced[:position], dtype=torch.int64), minlength=len(row))
+        row -= penalty.get("frequency_penalty", 0.0) * counts
+        row -= penalty.get("presence_penalty", 0.0) * (counts > 0)
+        seen = list({*prompt, *produced[:position]})
+        factor = penalty.get("repetition_penalty", 1.0)
+        row[seen] = torch.where(row[seen] > 0, row[seen] / factor, row[seen] * factor)
+        assert float(row.max() - row[token]) <= TOLERANCE
+
+
+def test_logit_bias_and_allowed_tokens(llm: Any, greedy: list[Any]) -> None:
+    best = tokens(greedy[0])[0]
+    (banned,) = generate(llm, PROMPTS[:1], logit_bias={best: -100}, max_tokens=1)
+    assert tokens(banned) != [best]
+    (allowed,) = generate(llm, PROMPTS[:1], allowed_token_ids=[100, 200], max_tokens=6)
+    assert set(tokens(allowed)) <= {100, 200}
+
+
+def test_bad_words_do_not_appear(llm: Any) -> None:
+    (plain,) = generate(llm, PROMPTS[:1])
+    assert "Paris" in plain.outputs[0].text
+    (output,) = generate(llm, PROMPTS[:1], bad_words=["Paris"])
+    assert "Paris" not in output.outputs[0].text
+
+
+def test_stop_strings_and_stop_tokens(llm: Any) -> None:
+    (output,) = generate(llm, PROMPTS[4:5], stop=[" 8"], max_tokens=40)
+    assert output.outputs[0].finish_reason == "stop"
+    assert output.outputs[0].text.endswith("7,")
+    seven = llm.get_tokenizer().encode(" 7", add_special_tokens=False)[-1]
+    (output,) = generate(llm, PROMPTS[4:5], stop_token_ids=[seven], max_tokens=40)
+    assert tokens(output)[-1] == output.outputs[0].stop_reason == seven
+
+
+def test_min_tokens_puts_the_end_off(llm: Any) -> None:
+    comma = llm.get_tokenizer().encode(",", add_special_tokens=False)[-1]
+    (short,) = generate(llm, PROMPTS[4:5], stop_token_ids=[comma], max_tokens=30)
+    assert len(tokens(short)) < 5
+    (output,) = generate(llm, PROMPTS[4:5], stop_token_ids=[comma], max_tokens=30, min_tokens=12)
+    assert len(tokens(output)) >= 12
+    assert comma not in tokens(output)[:11]
+
+
+def test_structured_outputs_hold_in_one_batch_with_free_text(llm: Any, greedy: list[Any]) -> None:
+    """Each with another grammar, so that a mask applied to the wrong row shows."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import GuidedDecodingParams
+
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 99}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    grammar = 'root ::= "SELECT " column " FROM t"\ncolumn ::= "a" | "b"'
+    guides = [
+        {"json": schema}, None, {"regex": r"\d{3}-\d{2}"}, {"choice": ["violet", "orange"]}, None, {"grammar": grammar}
+    ]  # fmt: skip
+    params = [
+        SamplingParams(
+            temperature=0.0, max_tokens=24 if guide is None else 60, ignore_eos=guide is None,
+            guided_decoding=guide and GuidedDecodingParams(**guide),
+        )
+        for guide in guides
+    ]  # fmt: skip
+    outputs = llm.generate(PROMPTS, params, use_tqdm=False)
+    texts = [output.outputs[0].text for output in outputs]
+    found = json.loads(texts[0])
+    assert set(found) == {"name", "age"}
+    assert isinstance(found["age"], int)
+    assert re.fullmatch(r"\d{3}-\d{2}", texts[2])
+    assert texts[3] in ("violet", "orange")
+    assert re.fullmatch(r"SELECT [ab] FROM t", texts[5])
+    assert [tokens(outputs[row]) for row in (1, 4)] == [tokens(greedy[row]) for row in (1, 4)]
+
+
+def test_a_prompt_as_long_as_the_model_may_see_gives_one_token(llm: Any) -> None:
+    (output,) = generate(llm, [{"prompt_token_ids": [500] * 1023}], max_tokens=5, ignore_eos=True)
+    assert len(tokens(output)) == 1
+    with pytest.raises(ValueError, match="longer than the maximum model length of 1024"):
+        generate(llm, [{"prompt_token_ids": [500] * 1025}])
