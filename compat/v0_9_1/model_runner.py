@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, LogprobsLists, ModelRunnerOutput
 from vllm.v1.sample.sampler import Sampler
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.core.sched.output import SchedulerOutput
 
+    from vllm_mindspore.compat.common.host_torch import HostTorch
     from vllm_mindspore.engine.runner import ModelRunner
     from vllm_mindspore.engine.step import Int32Array, StepOutput
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 class MindSporeModelRunner:
     """Drives a `ModelRunner` from vLLM's scheduler."""
 
-    def __init__(self, vllm_config: VllmConfig, runner: ModelRunner) -> None:
+    def __init__(self, vllm_config: VllmConfig, runner: ModelRunner, host_torch: HostTorch) -> None:
         self._runner = runner
+        self._host_torch = host_torch
         self._sampler = Sampler()
         self._batch = RequestBatch(vllm_config)
-        self._prompt_logprobs = PromptLogprobs(self._sampler, runner.compute_logits)
+        self._prompt_logprobs = PromptLogprobs(self._sampler, runner.compute_logits, host_torch)
 
     def warm_up(self) -> None:
         """Compile, so that the first request does not wait for it."""
         self._runner.warm_up()
 
-    @torch.inference_mode()
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
         """Run the step that the scheduler asks for."""
         batch, input_batch = self._batch, self._batch.input_batch
@@ -69,8 +69,6 @@ class MindSporeModelRunner:
         """A token for each row, in a list of its own, and the log probabilities if a request wants them."""
         if self._batch.only_greedy and scheduler_output.grammar_bitmask is None:
             return [[token] for token in output.greedy_token_ids.tolist()], None
-        sampled = sample(
-            self._sampler, torch.from_numpy(output.logits), self._batch.input_batch, scheduler_output, discarded
+        return self._host_torch.run(
+            sample, self._sampler, output.logits, self._batch.input_batch, scheduler_output, discarded
         )
-        tensors = sampled.logprobs_tensors
-        return sampled.sampled_token_ids.tolist(), None if tensors is None else tensors.tolists()

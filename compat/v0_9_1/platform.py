@@ -24,6 +24,8 @@ logger = init_logger("vllm_mindspore.compat.v0_9_1.platform")
 _WORKER = "vllm_mindspore.compat.v0_9_1.worker.MindSporeWorker"
 _BLOCK_SIZE = 16
 _START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+_CHOSEN_START_METHOD = os.environ.get(_START_METHOD)
+"""The user's choice: the `vllm` command sets the variable only after its imports, which load this module."""
 
 
 class MindSporePlatform(Platform):
@@ -114,7 +116,16 @@ class MindSporePlatform(Platform):
                 )
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION
         vllm_config.compilation_config.cudagraph_capture_sizes = []
-        if "mindspore" in sys.modules and os.environ.get(_START_METHOD) != "spawn":
+        _settle_start_method()
+
+
+def _settle_start_method() -> None:
+    """Fork the engine's process, which saves importing vLLM once more (18 s on a small machine), unless that is unsafe or unwanted."""
+    if "mindspore" in sys.modules:
+        if os.environ.get(_START_METHOD) != "spawn":
             # A child forked after MindSpore has run hangs at its first kernel.
             logger.info("MindSpore is loaded in this process, so vLLM's processes are spawned instead of forked.")
             os.environ[_START_METHOD] = "spawn"
+    elif _CHOSEN_START_METHOD is None and "vllm.entrypoints.cli.main" in sys.modules:
+        # The `vllm` command asks for spawn, as some devices must not be touched before a fork. Ours is not.
+        os.environ[_START_METHOD] = "fork"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 import torch
-from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 from vllm.v1.sample.sampler import Sampler
 
 from vllm_mindspore.engine.step import Float32Array, Int32Array
@@ -16,30 +16,37 @@ if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
     from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
+    from vllm_mindspore.compat.common.host_torch import HostTorch
+
 _PROMPT_ROWS = 64
 """Prompt positions whose logits are looked at together: bounds the memory that prompt logprobs take."""
 
 
 def sample(
     sampler: Sampler,
-    logits: torch.Tensor,
+    logits: Float32Array,
     input_batch: InputBatch,
     scheduler_output: SchedulerOutput,
     discarded_rows: Int32Array,
-) -> SamplerOutput:
+) -> tuple[list[list[int]], LogprobsLists | None]:
     """Sample a token for every row.
 
     Args:
         logits: `[num_seqs, vocab_size]`, overwritten.
         discarded_rows: rows whose token nobody will see; their generators stay as they were.
+
+    Returns:
+        Each row's token in a list of its own, and the log probabilities if a request wants them.
     """
-    _apply_grammar(logits, input_batch, scheduler_output)
+    rows = torch.from_numpy(logits)
+    _apply_grammar(rows, input_batch, scheduler_output)
     generators = [input_batch.generators[row] for row in discarded_rows.tolist() if row in input_batch.generators]
     states = [generator.get_state() for generator in generators]
-    output = sampler(logits=logits, sampling_metadata=input_batch.sampling_metadata)
+    output = sampler(logits=rows, sampling_metadata=input_batch.sampling_metadata)
     for generator, state in zip(generators, states):
         generator.set_state(state)
-    return output
+    logprobs = output.logprobs_tensors
+    return output.sampled_token_ids.tolist(), None if logprobs is None else logprobs.tolists()
 
 
 def _apply_grammar(logits: torch.Tensor, input_batch: InputBatch, scheduler_output: SchedulerOutput) -> None:
@@ -63,10 +70,13 @@ def _apply_grammar(logits: torch.Tensor, input_batch: InputBatch, scheduler_outp
 class PromptLogprobs:
     """Log probabilities of prompt tokens, gathered over the chunks of each prompt."""
 
-    def __init__(self, sampler: Sampler, compute_logits: Callable[[Float32Array], Float32Array]) -> None:
+    def __init__(
+        self, sampler: Sampler, compute_logits: Callable[[Float32Array], Float32Array], host_torch: HostTorch
+    ) -> None:
         """`compute_logits` maps hidden states `[n, hidden_size]` to logits `[n, vocab_size]`."""
         self._sampler = sampler
         self._compute_logits = compute_logits
+        self._host_torch = host_torch
         self._gathered: dict[str, LogprobsTensors] = {}
 
     def add(self, request: CachedRequestState) -> None:
@@ -113,11 +123,12 @@ class PromptLogprobs:
 
     def _gather(self, request: CachedRequestState, start: int, end: int, hidden_states: Float32Array) -> None:
         """Fill in positions `start` to `end`, whose hidden states come first in `hidden_states`."""
-        gathered = self._gathered[request.req_id]
-        logits = torch.from_numpy(self._compute_logits(hidden_states[: end - start]))
-        targets = torch.tensor(request.prompt_token_ids[start + 1 : end + 1], dtype=torch.int64)
-        found = self._sampler.gather_logprobs(
-            self._sampler.compute_logprobs(logits), request.sampling_params.prompt_logprobs, targets
-        )
-        for whole, part in zip(gathered, found):
+        logits = self._compute_logits(hidden_states[: end - start])
+        targets = request.prompt_token_ids[start + 1 : end + 1]
+        found = self._host_torch.run(self._look_up, logits, targets, request.sampling_params.prompt_logprobs)
+        for whole, part in zip(self._gathered[request.req_id], found):
             whole[start:end] = part
+
+    def _look_up(self, logits: Float32Array, targets: list[int], wanted: int) -> LogprobsTensors:
+        logprobs = self._sampler.compute_logprobs(torch.from_numpy(logits))
+        return self._sampler.gather_logprobs(logprobs, wanted, torch.tensor(targets, dtype=torch.int64))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from multiprocessing.context import ForkProcess
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -15,6 +13,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.worker.worker_base import WorkerBase
 
 from vllm_mindspore.bootstrap import import_mindspore
+from vllm_mindspore.compat.common.host_torch import HostTorch
 from vllm_mindspore.compat.common.kv_budget import GIB, kv_cache_budget
 from vllm_mindspore.compat.v0_9_1.refusals import dtype_name, network_config
 from vllm_mindspore.engine import memory
@@ -49,9 +48,7 @@ class MindSporeWorker(WorkerBase):
     def init_device(self) -> None:
         """Bring MindSpore into this process, before anything of the core that needs it."""
         import_mindspore()
-        if isinstance(multiprocessing.current_process(), ForkProcess):
-            # Torch's OpenMP threads do not survive a fork: if the parent has used them, our first parallel operation would wait for them forever.
-            torch.set_num_threads(1)
+        self.host_torch = HostTorch()
         set_random_seed(self.model_config.seed)
 
     def load_model(self) -> None:
@@ -131,7 +128,7 @@ class MindSporeWorker(WorkerBase):
             max_num_seqs=self.scheduler_config.max_num_seqs,
             max_model_len=self.model_config.max_model_len,
         )
-        self.model_runner = MindSporeModelRunner(self.vllm_config, runner)
+        self.model_runner = MindSporeModelRunner(self.vllm_config, runner, self.host_torch)
 
     def compile_or_warm_up_model(self) -> None:
         self.model_runner.warm_up()

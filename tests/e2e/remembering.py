@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vllm_mindspore.compat.common.host_torch import HostTorch
 from vllm_mindspore.compat.v0_9_1.model_runner import MindSporeModelRunner
 from vllm_mindspore.compat.v0_9_1.worker import MindSporeWorker
 from vllm_mindspore.engine.step import StepBatch, StepOutput
@@ -69,4 +70,4 @@ class RememberingWorker(MindSporeWorker):
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         runner = RememberingRunner(kv_cache_config.num_blocks, self.cache_config.block_size)
-        self.model_runner = MindSporeModelRunner(self.vllm_config, runner)  # type: ignore[arg-type]
+        self.model_runner = MindSporeModelRunner(self.vllm_config, runner, HostTorch())  # type: ignore[arg-type]
