@@ -20,7 +20,7 @@ from vllm_mindspore.models.registry import supported_architectures
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-_LOAD_FORMATS = {LoadFormat.AUTO, LoadFormat.SAFETENSORS, LoadFormat.PT}
+_IGNORED_BY_DEFAULT = ["original/**/*"]
 _DTYPES = ("bfloat16", "float16", "float32")
 _EXECUTORS = ("uni", "mp")
 
@@ -76,9 +76,13 @@ def _features(config: VllmConfig) -> Iterator[str]:
         yield _unsupported(
             "weight offloading", "remove --cpu-offload-gb; on this device the weights are in CPU memory anyway"
         )
-    if load.load_format not in _LOAD_FORMATS:
+    if load.load_format != LoadFormat.AUTO:
         name = getattr(load.load_format, "value", load.load_format)
-        yield _unsupported(f"--load-format {name}", "use auto, safetensors or pt")
+        yield _unsupported(
+            f"--load-format {name}", "remove it; safetensors files are read, and pytorch_model.bin where there are none"
+        )
+    if load.ignore_patterns != _IGNORED_BY_DEFAULT:
+        yield _unsupported("--ignore-patterns", "remove it")
     if load.model_loader_extra_config:
         yield _unsupported("--model-loader-extra-config", "remove it")
     if load.pt_load_map_location != "cpu":
