@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.e2e.conftest import started
 from tests.e2e.reference import Reference
+from tests.e2e.starting import started
 
 pytestmark = pytest.mark.slow
 
