@@ -1,0 +1,26 @@
+// What Python calls directly, through ctypes.
+#include "kernels.h"
+#include "pack.h"
+#include "team.h"
+
+#define HOST(type) extern "C" __attribute__((visibility("default"))) type
+
+HOST(const char*) vms_isa() { return kernels().name; }
+
+// The i-th instruction set that this machine can run, best first, or null.
+HOST(const char*) vms_available_isa(int i) {
+  const Kernels* const* tables = available_kernels();
+  for (; *tables && i; ++tables) --i;
+  return *tables ? (*tables)->name : nullptr;
+}
+
+// 1 if there is such an instruction set.
+HOST(int) vms_set_isa(const char* name) { return set_kernels(name); }
+
+HOST(int) vms_num_threads() { return team_size(); }
+HOST(void) vms_set_num_threads(int threads) { set_team_size(threads); }
+
+HOST(void)
+vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts, int64_t k, int from, int to, int interleaved, void* out) {
+  pack_weight({parts, rows, num_parts, k, static_cast<Dtype>(from), static_cast<Dtype>(to), interleaved != 0, out});
+}

@@ -1,0 +1,109 @@
+// What the operators need computed, and the table of functions that compute it on one instruction set.
+//
+// Every function works on a range of rows, panels or items, so that a thread team can share an operator. No result
+// depends on how the ranges are cut.
+#pragma once
+
+#include <cstdint>
+
+enum class Dtype : int { bf16 = 0, f16 = 1, f32 = 2 };
+
+// Weights are packed in panels of 32 output features: [ceil(N / 32)][ceil(K / 2)][32][2] for 2-byte types (two
+// consecutive inputs k lie side by side, as dot-product instructions want them) and [ceil(N / 32)][K][32] for float32.
+constexpr int64_t kPanel = 32;
+constexpr int64_t kKeysPerChunk = 64;        // keys whose scores are computed at once
+constexpr int64_t kKeysPerPartition = 512;   // keys after which partial softmax sums are merged
+constexpr int kMaxOutputs = 4;
+
+struct MatMul {
+  const float* x;        // [rows, k]
+  const void* weight;    // packed
+  const float* bias;     // [n] or null; gate then up, [2 * width[0]], where gated
+  void* packed_rows;     // scratch of packed_bytes
+  int64_t rows, k, panels;
+  int64_t tiles;         // the rows are cut into this many nearly equal tiles
+  Dtype dtype;
+  bool gated;            // panels hold 16 gate and 16 up features alternately: out = silu(gate) * up
+  int num_outputs;       // the n features are spread over these
+  float* out[kMaxOutputs];
+  int64_t width[kMaxOutputs];
+};
+
+inline int64_t tile_begin(int64_t rows, int64_t tiles, int64_t tile) { return rows * tile / tiles; }
+
+struct Embedding {
+  const void* weight;  // packed
+  const int32_t* token_ids;
+  float* out;  // [rows, hidden]
+  int64_t ids, hidden;
+  Dtype dtype;
+};
+
+struct RmsNorm {
+  const float* x;
+  const float* add;    // null, or what is added to x first
+  const float* gamma;  // [group]
+  float* y;
+  float* sum;          // x + add, where add is given
+  int64_t width;       // floats per row, a multiple of group
+  int64_t group;
+  float epsilon;
+};
+
+struct Rope {
+  const float *query, *key;  // [rows, heads * head_dim], [rows, kv_heads * head_dim]
+  const float *cos, *sin;    // [positions, rotary]
+  const int32_t* position_ids;
+  float *query_out, *key_out;
+  int64_t heads, kv_heads, head_dim, rotary, positions;
+};
+
+struct CacheWrite {
+  const float *key, *value;  // [rows, kv_heads * head_dim]
+  void *key_cache, *value_cache;
+  const int32_t* slot_mapping;
+  int64_t width, slots;
+  Dtype dtype;
+};
+
+struct AttentionItem {
+  int32_t seq, kv_head;
+  int32_t first_row;      // of the sequence's own query rows
+  int32_t rows;
+  int32_t first_partition, partitions;
+  int64_t partial;        // offset of its results in Attention::partials, or -1 when they are final
+};
+
+struct Attention {
+  const float* query;  // [rows, heads * head_dim]
+  const void *key_cache, *value_cache;  // [blocks, block_size, kv_heads, head_dim]
+  const int32_t *block_tables, *context_lens, *q_seq_lens;
+  const int64_t* first_rows;  // [seqs], row of each sequence's first query
+  float* out;
+  float* partials;  // per row of a split item: head_dim floats of numerator, maximum, denominator
+  const AttentionItem* items;
+  int64_t heads, kv_heads, head_dim, block_size, blocks, blocks_per_seq;
+  float scale;
+  int64_t window;  // 0: none
+  Dtype dtype;
+};
+
+struct Kernels {
+  const char* name;
+  int max_tile_rows;
+  void (*pack_rows)(const MatMul&, int64_t tile_begin, int64_t tile_end);
+  void (*matmul)(const MatMul&, int64_t panel_begin, int64_t panel_end, int64_t tile_begin, int64_t tile_end);
+  void (*embedding)(const Embedding&, int64_t row_begin, int64_t row_end);
+  void (*rms_norm)(const RmsNorm&, int64_t row_begin, int64_t row_end);
+  void (*rope)(const Rope&, int64_t row_begin, int64_t row_end);
+  void (*cache_write)(const CacheWrite&, int64_t row_begin, int64_t row_end);
+  int64_t (*attention_scratch)(const Attention&, int64_t rows);  // bytes that attention() needs for an item
+  void (*attention)(const Attention&, const AttentionItem&, void* scratch);
+  void (*merge)(const Attention&, const AttentionItem* parts, int64_t count, void* scratch);
+  int32_t (*argmax)(const float* x, int64_t count);  // the lowest index among equals
+};
+
+// The instruction sets that this library was built with and this machine can run, best first; null-terminated.
+const Kernels* const* available_kernels();
+const Kernels& kernels();
+bool set_kernels(const char* name);

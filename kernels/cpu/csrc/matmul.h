@@ -1,0 +1,203 @@
+// Matrix products with packed weights: tiles of a few rows times panels of 32 output features.
+//
+// Each output is accumulated over the whole of k, in order, in one float32 register, whatever the number of rows: a row's
+// result has the same bits in a batch of 1 and of 1000.
+
+#if defined(__AVX512F__)
+constexpr int kMaxTileRows = 12;
+#elif defined(__AVX2__)
+constexpr int kMaxTileRows = 3;
+#elif defined(__aarch64__)
+constexpr int kMaxTileRows = 3;
+#else
+constexpr int kMaxTileRows = 1;
+#endif
+constexpr int kPanelVectors = kPanel / kLanes;
+
+// The rows of a tile lie in packed_rows as [k][tile rows], so that the inner loop reads them from one pointer.
+
+template <class T, int kRows>
+inline void multiply(const void* rows, const void* panel, int64_t k, float* out) {
+  const float* a = static_cast<const float*>(rows);
+  Floats sum[kRows][kPanelVectors] = {};
+  if constexpr (T::kBytes == 4) {
+    const float* w = static_cast<const float*>(panel);
+    for (int64_t i = 0; i < k; ++i, a += kRows, w += kPanel)
+#pragma GCC unroll 16
+      for (int v = 0; v < kPanelVectors; ++v) {
+        const Floats weight = load<Floats>(w + v * kLanes);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) sum[r][v] += a[r] * weight;
+      }
+  } else {
+    const uint32_t* w = static_cast<const uint32_t*>(panel);
+    for (int64_t i = 0; i < k; i += 2, a += 2 * kRows, w += kPanel)
+#pragma GCC unroll 16
+      for (int v = 0; v < kPanelVectors; ++v) {
+        Floats even, odd;
+        T::unpack_pair(load<Words>(w + v * kLanes), even, odd);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          sum[r][v] += a[r] * even;
+          sum[r][v] += a[kRows + r] * odd;
+        }
+      }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < kPanelVectors; ++v) store(out + r * kPanel + v * kLanes, sum[r][v]);
+}
+
+#if defined(__AVX512BF16__)
+// Rows are rounded to bfloat16 and lie as pairs, [k / 2][tile rows][2].
+template <int kRows>
+inline void multiply_dot(const void* rows, const void* panel, int64_t k, float* out) {
+  const uint32_t* a = static_cast<const uint32_t*>(rows);
+  const uint32_t* w = static_cast<const uint32_t*>(panel);
+  __m512 sum[kRows][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+  for (int64_t i = 0; i < k; i += 2, a += kRows, w += kPanel) {
+    const __m512bh w0 = (__m512bh)_mm512_loadu_si512(w), w1 = (__m512bh)_mm512_loadu_si512(w + 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const __m512bh pair = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[r]));
+      sum[r][0] = _mm512_dpbf16_ps(sum[r][0], w0, pair);
+      sum[r][1] = _mm512_dpbf16_ps(sum[r][1], w1, pair);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    _mm512_storeu_ps(out + r * kPanel, sum[r][0]);
+    _mm512_storeu_ps(out + r * kPanel + 16, sum[r][1]);
+  }
+}
+#endif
+
+typedef void (*Multiply)(const void* rows, const void* panel, int64_t k, float* out);
+
+template <class T, int kRows = kMaxTileRows>
+inline Multiply multiply_for(int64_t rows) {
+  if constexpr (kRows == 0) {
+    return nullptr;
+  } else {
+    if (rows < kRows) return multiply_for<T, kRows - 1>(rows);
+#if defined(__AVX512BF16__)
+    if constexpr (T::kDot) return multiply_dot<kRows>;
+#endif
+    return multiply<T, kRows>;
+  }
+}
+
+inline int64_t even(int64_t k) { return (k + 1) / 2 * 2; }
+
+// Bytes of one packed row.
+inline int64_t packed_row_bytes(const MatMul& m) {
+#if defined(__AVX512BF16__)
+  if (m.dtype == Dtype::bf16) return even(m.k) * 2;
+#endif
+  return (m.dtype == Dtype::f32 ? m.k : even(m.k)) * 4;
+}
+
+inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
+  const int64_t row_bytes = packed_row_bytes(m);
+  for (int64_t tile = begin; tile < end; ++tile) {
+    const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
+    char* to = static_cast<char*>(m.packed_rows) + first * row_bytes;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* x = m.x + (first + r) * m.k;
+#if defined(__AVX512BF16__)
+      if (m.dtype == Dtype::bf16) {
+        uint32_t* pairs = reinterpret_cast<uint32_t*>(to) + r;
+        int64_t i = 0;
+        for (; i + 32 <= m.k; i += 32) {
+          alignas(64) uint32_t rounded[16];
+          _mm512_store_si512(rounded, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + i + 16), _mm512_loadu_ps(x + i)));
+#pragma GCC unroll 16
+          for (int j = 0; j < 16; ++j) pairs[(i / 2 + j) * rows] = rounded[j];
+        }
+        for (; i < m.k; i += 2) {
+          const __m128 two = _mm_setr_ps(x[i], i + 1 < m.k ? x[i + 1] : 0.0f, 0.0f, 0.0f);
+          pairs[i / 2 * rows] = static_cast<uint32_t>(_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(two)));
+        }
+        continue;
+      }
+#endif
+      float* floats = reinterpret_cast<float*>(to) + r;
+      for (int64_t i = 0; i < m.k; ++i) floats[i * rows] = x[i];
+      if (m.dtype != Dtype::f32 && m.k % 2) floats[m.k * rows] = 0.0f;
+    }
+  }
+}
+
+// silu(x) = x / (1 + e^-x); 16 gate and 16 up features of a row.
+inline void gate(const float* tile, const float* gate_bias, const float* up_bias, int64_t count, float* out) {
+  float result[16];
+  for (int i = 0; i < 16; i += kLanes) {
+    Floats g = load<Floats>(tile + i), u = load<Floats>(tile + 16 + i);
+    if (gate_bias) {
+      float bias[2 * kLanes] = {};
+      for (int64_t j = i; j < least(count, i + kLanes); ++j) {
+        bias[j - i] = gate_bias[j];
+        bias[kLanes + j - i] = up_bias[j];
+      }
+      g += load<Floats>(bias);
+      u += load<Floats>(bias + kLanes);
+    }
+    store(result + i, g / (1.0f + exp_of(-g)) * u);
+  }
+  if (count >= 16)
+    memcpy(out, result, sizeof(result));
+  else
+    memcpy(out, result, count * sizeof(float));
+}
+
+inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, float* tile) {
+  if (m.gated) {
+    const int64_t width = m.width[0], column = panel * 16, count = least(16, width - column);
+    const float *gate_bias = nullptr, *up_bias = nullptr;
+    if (m.bias) gate_bias = m.bias + column, up_bias = gate_bias + width;
+    for (int64_t r = 0; r < rows; ++r) gate(tile + r * kPanel, gate_bias, up_bias, count, m.out[0] + (first + r) * width + column);
+    return;
+  }
+  int64_t start = 0;  // of the output among the features
+  const int64_t column = panel * kPanel;
+  for (int i = 0; i < m.num_outputs; start += m.width[i++]) {
+    const int64_t from = most(column, start), to = least(column + kPanel, start + m.width[i]);
+    if (from >= to) continue;
+    for (int64_t r = 0; r < rows; ++r) {
+      float* out = m.out[i] + (first + r) * m.width[i] + (from - start);
+      const float* sums = tile + r * kPanel + (from - column);
+      if (m.bias) {
+        for (int64_t j = 0; j < to - from; ++j) out[j] = sums[j] + m.bias[from + j];
+      } else if (to - from == kPanel) {
+        memcpy(out, sums, kPanel * sizeof(float));
+      } else {
+        memcpy(out, sums, (to - from) * sizeof(float));
+      }
+    }
+  }
+}
+
+template <class T>
+inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {
+  const int64_t row_bytes = packed_row_bytes(m), k = T::kBytes == 4 ? m.k : even(m.k), panel_bytes = k * kPanel * T::kBytes;
+  alignas(64) float sums[kMaxTileRows * kPanel];
+  for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+    const char* weight = static_cast<const char*>(m.weight) + panel * panel_bytes;
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
+      multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + first * row_bytes, weight, k, sums);
+      write_tile(m, panel, first, rows, sums);
+    }
+  }
+}
+
+inline void matmul(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {
+  switch (m.dtype) {
+    case Dtype::bf16: return matmul_of<Bf16>(m, panel_begin, panel_end, begin, end);
+    case Dtype::f16: return matmul_of<F16>(m, panel_begin, panel_end, begin, end);
+    case Dtype::f32: return matmul_of<F32>(m, panel_begin, panel_end, begin, end);
+  }
+}

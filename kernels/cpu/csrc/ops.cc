@@ -1,0 +1,227 @@
+// The operators as MindSpore calls them: AOT custom operators.
+//
+// int op(int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra): inputs first, then
+// outputs, in the order of kernels/ops.py, which also infers the shapes. Returns 0, or 1 for an unknown dtype.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels.h"
+#include "team.h"
+
+#define OP(name)                                                                                                             \
+  extern "C" __attribute__((visibility("default"))) int name([[maybe_unused]] int nparam, void** params, [[maybe_unused]] int* ndims, \
+                                                             int64_t** shapes, [[maybe_unused]] const char** dtypes,         \
+                                                             [[maybe_unused]] void* stream, [[maybe_unused]] void* extra)
+
+namespace {
+
+template <class T>
+const T* in(void** params, int i) { return static_cast<const T*>(params[i]); }
+template <class T>
+T* out(void** params, int i) { return static_cast<T*>(params[i]); }
+
+// A true count, within what the padded tensor has room for.
+int64_t count_of(void** params, int i, int64_t room) { return std::clamp<int64_t>(*in<int32_t>(params, i), 0, room); }
+
+bool dtype_of(const char* name, Dtype* dtype) {
+  if (!std::strcmp(name, "bfloat16")) *dtype = Dtype::bf16;
+  else if (!std::strcmp(name, "float16")) *dtype = Dtype::f16;
+  else if (!std::strcmp(name, "float32")) *dtype = Dtype::f32;
+  else return false;
+  return true;
+}
+
+constexpr int64_t kFloatsWorthSharing = 8192;  // less work than this is done sooner than another thread hears of it
+
+template <class F>
+void for_rows(int64_t rows, int64_t floats_per_row, F&& body) {
+  const int64_t step = std::max<int64_t>(1, kFloatsWorthSharing / std::max<int64_t>(1, floats_per_row));
+  team_run((rows + step - 1) / step, [&](int64_t i) { body(i * step, std::min(rows, (i + 1) * step)); });
+}
+
+void run(MatMul& op) {
+  if (!op.rows) return;
+  const Kernels& isa = kernels();
+  op.tiles = (op.rows + isa.max_tile_rows - 1) / isa.max_tile_rows;
+  op.packed_rows = scratch(Purpose::packed_rows, op.rows * (op.k + 1) * 4);
+  const int64_t tiles_worth = std::max<int64_t>(1, kFloatsWorthSharing * 4 / (op.k * isa.max_tile_rows));
+  team_run((op.tiles + tiles_worth - 1) / tiles_worth,
+           [&](int64_t i) { isa.pack_rows(op, i * tiles_worth, std::min(op.tiles, (i + 1) * tiles_worth)); });
+  // Rows that stay in the second-level cache while all panels pass; panels enough for an item to be worth its claim.
+  const int64_t block = std::max<int64_t>(1, (512 << 10) / (op.k * isa.max_tile_rows * 2));
+  const int64_t blocks = (op.tiles + block - 1) / block;
+  const int64_t width = op.panels * blocks > 64 ? 4 : 1, columns = (op.panels + width - 1) / width;
+  team_run(blocks * columns, [&](int64_t i) {
+    const int64_t tile = i / columns * block, panel = i % columns * width;
+    isa.matmul(op, panel, std::min(op.panels, panel + width), tile, std::min(op.tiles, tile + block));
+  });
+}
+
+}  // namespace
+
+// x [T, K], weight, [bias [N],] num_tokens [1] -> one or more [T, n]
+static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int nparam, bool has_bias, bool gated) {
+  const int count = 2 + has_bias, first_output = count + 1;
+  MatMul op = {};
+  if (!dtype_of(dtypes[1], &op.dtype) || nparam - first_output > kMaxOutputs) return 1;
+  op.x = in<float>(params, 0);
+  op.weight = params[1];
+  op.bias = has_bias ? in<float>(params, 2) : nullptr;
+  op.k = shapes[0][1];
+  op.rows = count_of(params, count, shapes[0][0]);
+  op.panels = shapes[1][0];
+  op.gated = gated;
+  op.num_outputs = nparam - first_output;
+  for (int i = 0; i < op.num_outputs; ++i) {
+    op.out[i] = out<float>(params, first_output + i);
+    op.width[i] = shapes[first_output + i][1];
+  }
+  run(op);
+  return 0;
+}
+
+OP(matmul) { return matmul_op(params, shapes, dtypes, nparam, false, false); }
+OP(matmul_bias) { return matmul_op(params, shapes, dtypes, nparam, true, false); }
+OP(matmul_swiglu) { return matmul_op(params, shapes, dtypes, nparam, false, true); }
+OP(matmul_swiglu_bias) { return matmul_op(params, shapes, dtypes, nparam, true, true); }
+
+// weight packed, token_ids [T], num_tokens [1] -> [T, hidden]; zeros for an id outside the vocabulary
+OP(embedding) {
+  Dtype dtype;
+  if (!dtype_of(dtypes[0], &dtype)) return 1;
+  Embedding op = {params[0], in<int32_t>(params, 1), out<float>(params, 3), shapes[0][0] * kPanel, shapes[3][1], dtype};
+  for_rows(count_of(params, 2, shapes[1][0]), op.hidden, [&](int64_t begin, int64_t end) { kernels().embedding(op, begin, end); });
+  return 0;
+}
+
+// x [T, C], gamma [D], epsilon [1], num_tokens [1] -> [T, C]
+OP(rms_norm) {
+  RmsNorm op = {in<float>(params, 0), nullptr, in<float>(params, 1), out<float>(params, 4), nullptr, shapes[0][1], shapes[1][0], *in<float>(params, 2)};
+  for_rows(count_of(params, 3, shapes[0][0]), op.width, [&](int64_t begin, int64_t end) { kernels().rms_norm(op, begin, end); });
+  return 0;
+}
+
+// x1 [T, C], x2 [T, C], gamma [C], epsilon [1], num_tokens [1] -> y [T, C], x_sum [T, C]
+OP(add_rms_norm) {
+  RmsNorm op = {in<float>(params, 0), in<float>(params, 1), in<float>(params, 2), out<float>(params, 5), out<float>(params, 6),
+                shapes[0][1], shapes[2][0], *in<float>(params, 3)};
+  for_rows(count_of(params, 4, shapes[0][0]), op.width, [&](int64_t begin, int64_t end) { kernels().rms_norm(op, begin, end); });
+  return 0;
+}
+
+// query [T, H * D], key [T, KV * D], cos [P, R], sin [P, R], position_ids [T], head_dim [1], num_tokens [1] -> query, key
+OP(apply_rotary_pos_emb) {
+  Rope op = {};
+  op.query = in<float>(params, 0), op.key = in<float>(params, 1), op.cos = in<float>(params, 2), op.sin = in<float>(params, 3);
+  op.position_ids = in<int32_t>(params, 4);
+  op.head_dim = *in<int32_t>(params, 5);
+  op.query_out = out<float>(params, 7), op.key_out = out<float>(params, 8);
+  op.heads = shapes[0][1] / op.head_dim, op.kv_heads = shapes[1][1] / op.head_dim;
+  op.positions = shapes[2][0], op.rotary = shapes[2][1];
+  for_rows(count_of(params, 6, shapes[0][0]), shapes[0][1] + shapes[1][1], [&](int64_t begin, int64_t end) { kernels().rope(op, begin, end); });
+  return 0;
+}
+
+// key [T, KV * D], value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens [1] -> [1]
+OP(reshape_and_cache) {
+  CacheWrite op = {};
+  if (!dtype_of(dtypes[2], &op.dtype)) return 1;
+  op.key = in<float>(params, 0), op.value = in<float>(params, 1);
+  op.key_cache = params[2], op.value_cache = params[3];
+  op.slot_mapping = in<int32_t>(params, 4);
+  op.width = shapes[0][1];
+  op.slots = shapes[2][0] * shapes[2][1];
+  for_rows(count_of(params, 5, shapes[0][0]), 2 * op.width, [&](int64_t begin, int64_t end) { kernels().cache_write(op, begin, end); });
+  *out<float>(params, 6) = 0.0f;
+  return 0;
+}
+
+// query [T, H * D], key_cache, value_cache [blocks, block_size, KV, D], block_tables [S, B], context_lens [S], q_seq_lens [S],
+// scale [1], sliding_window [1], num_seqs [1] -> [T, H * D]
+OP(paged_attention) {
+  Attention op = {};
+  if (!dtype_of(dtypes[1], &op.dtype)) return 1;
+  op.query = in<float>(params, 0);
+  op.key_cache = params[1], op.value_cache = params[2];
+  op.block_tables = in<int32_t>(params, 3), op.context_lens = in<int32_t>(params, 4), op.q_seq_lens = in<int32_t>(params, 5);
+  op.scale = *in<float>(params, 6);
+  op.window = *in<int32_t>(params, 7);
+  op.out = out<float>(params, 9);
+  op.blocks = shapes[1][0], op.block_size = shapes[1][1], op.kv_heads = shapes[1][2], op.head_dim = shapes[1][3];
+  op.heads = shapes[0][1] / op.head_dim;
+  op.blocks_per_seq = shapes[3][1];
+  const int64_t seqs = count_of(params, 8, shapes[3][0]), tokens = shapes[0][0], group = op.heads / op.kv_heads;
+  const int64_t tile = std::max<int64_t>(1, 48 / group);  // query positions per item
+
+  // Pass 0 counts, pass 1 writes: a sequence that decodes is split over its partitions, prompts are cut into tiles.
+  int64_t num_items = 0, num_splits = 0, partial_floats = 0;
+  AttentionItem* items = nullptr;
+  int64_t *first_rows = nullptr, *splits = nullptr;
+  const int64_t partial_row = (op.head_dim + 15) / 16 * 16 + 2;
+  for (int pass = 0; pass < 2; ++pass) {
+    int64_t item = 0, split = 0, partial = 0, row = 0;
+    for (int64_t s = 0; s < seqs; ++s) {
+      const int64_t new_tokens = std::clamp<int64_t>(op.q_seq_lens[s], 0, tokens - row);
+      const int64_t context = std::clamp<int64_t>(op.context_lens[s], new_tokens, op.blocks_per_seq * op.block_size);
+      if (pass) first_rows[s] = row;
+      row += new_tokens;
+      const int64_t tiles = (new_tokens + tile - 1) / tile;
+      for (int64_t t = tiles - 1; t >= 0; --t) {  // the last tiles see the most keys: begin with them
+        const int64_t first = t * tile, rows = std::min(tile, new_tokens - first);
+        const int64_t past = context - new_tokens + first, end = past + rows;  // positions of its rows
+        const int64_t begin_partition = op.window ? std::max<int64_t>(0, past - op.window + 1) / kKeysPerPartition : 0;
+        const int64_t partitions = (end + kKeysPerPartition - 1) / kKeysPerPartition - begin_partition;
+        const bool is_split = tiles == 1 && partitions > 1;
+        for (int64_t h = 0; h < op.kv_heads; ++h) {
+          if (is_split && pass) splits[split] = item;
+          split += is_split;
+          for (int64_t p = 0; p < (is_split ? partitions : 1); ++p, ++item) {
+            if (pass)
+              items[item] = {static_cast<int32_t>(s), static_cast<int32_t>(h), static_cast<int32_t>(first), static_cast<int32_t>(rows),
+                             static_cast<int32_t>(begin_partition + p), static_cast<int32_t>(is_split ? 1 : partitions), is_split ? partial : -1};
+            if (is_split) partial += rows * group * partial_row;
+          }
+        }
+      }
+    }
+    if (!pass) {
+      num_items = item, num_splits = split, partial_floats = partial;
+      char* memory = static_cast<char*>(scratch(Purpose::items, num_items * sizeof(AttentionItem) + (seqs + num_splits) * 8 + partial_floats * 4));
+      items = reinterpret_cast<AttentionItem*>(memory);
+      first_rows = reinterpret_cast<int64_t*>(items + num_items);
+      splits = first_rows + seqs;
+      op.partials = reinterpret_cast<float*>(splits + num_splits);
+    }
+  }
+  op.items = items;
+  op.first_rows = first_rows;
+  const Kernels& isa = kernels();
+  const int64_t scratch_bytes = isa.attention_scratch(op, tile);
+  team_run(num_items, [&](int64_t i) { isa.attention(op, items[i], scratch(Purpose::attention, scratch_bytes)); });
+  team_run(num_splits, [&](int64_t i) {
+    int64_t end = splits[i];
+    while (end < num_items && items[end].partial >= 0 && items[end].seq == items[splits[i]].seq && items[end].kv_head == items[splits[i]].kv_head) ++end;
+    isa.merge(op, items + splits[i], end - splits[i], scratch(Purpose::attention, scratch_bytes));
+  });
+  return 0;
+}
+
+// x [T, C], indices [L], num_logits [1] -> [L, C]
+OP(gather) {
+  const int64_t columns = shapes[0][1], rows = count_of(params, 2, shapes[1][0]);
+  const int32_t* indices = in<int32_t>(params, 1);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t row = std::clamp<int64_t>(indices[i], 0, shapes[0][0] - 1);
+    std::memcpy(out<float>(params, 3) + i * columns, in<float>(params, 0) + row * columns, columns * sizeof(float));
+  }
+  return 0;
+}
+
+// logits [L, V], num_logits [1] -> [L]; the lowest index among equals
+OP(argmax) {
+  const int64_t columns = shapes[0][1];
+  for_rows(count_of(params, 1, shapes[0][0]), columns, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) out<int32_t>(params, 2)[i] = kernels().argmax(in<float>(params, 0) + i * columns, columns);
+  });
+  return 0;
+}

@@ -1,0 +1,122 @@
+#include "pack.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "team.h"
+
+namespace {
+
+float float_of_bits(uint32_t bits) {
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+
+uint32_t bits_of(float f) {
+  uint32_t bits;
+  std::memcpy(&bits, &f, 4);
+  return bits;
+}
+
+// IEEE 754 conversions, to nearest even, one value at a time.
+template <Dtype>
+struct Format;
+
+template <>
+struct Format<Dtype::f32> {
+  using Storage = float;
+  static float widen(float x) { return x; }
+  static float narrow(float x) { return x; }
+};
+
+template <>
+struct Format<Dtype::bf16> {
+  using Storage = uint16_t;
+  static float widen(uint16_t x) { return float_of_bits(static_cast<uint32_t>(x) << 16); }
+  static uint16_t narrow(float x) {
+    const uint32_t bits = bits_of(x);
+    if (std::isnan(x)) return static_cast<uint16_t>(bits >> 16 | 0x40);
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  }
+};
+
+template <>
+struct Format<Dtype::f16> {
+  using Storage = uint16_t;
+  static float widen(uint16_t x) {
+    const uint32_t sign = (x & 0x8000u) << 16, magnitude = x & 0x7fffu;
+    if (magnitude >= 0x7c00) return float_of_bits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+    return float_of_bits(bits_of(float_of_bits(magnitude << 13) * 5.192296858534828e33f) | sign);  // 2^112
+  }
+  static uint16_t narrow(float x) {
+    const uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffffu;
+    const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+    if (magnitude > 0x7f800000u) return sign | 0x7e00;
+    if (magnitude >= 0x477ff000u) return sign | 0x7c00;  // rounds past the largest half
+    if (magnitude < 0x38800000u) return static_cast<uint16_t>(sign | (bits_of(float_of_bits(magnitude) + 0.5f) - 0x3f000000u));
+    return static_cast<uint16_t>(sign | (magnitude + 0xc8000fffu + (magnitude >> 13 & 1)) >> 13);
+  }
+};
+
+// The row that a lane of a panel takes, or null past the end.
+const char* row_of(const PackWeight& op, int64_t panel, int64_t lane, int64_t row_bytes) {
+  if (op.interleaved) {
+    const int64_t row = panel * (kPanel / 2) + lane % (kPanel / 2), part = lane / (kPanel / 2);
+    return row < op.rows[part] ? static_cast<const char*>(op.parts[part]) + row * row_bytes : nullptr;
+  }
+  int64_t row = panel * kPanel + lane;
+  for (int64_t part = 0; part < op.num_parts; row -= op.rows[part++])
+    if (row < op.rows[part]) return static_cast<const char*>(op.parts[part]) + row * row_bytes;
+  return nullptr;
+}
+
+template <Dtype from, Dtype to>
+void pack_panel(const PackWeight& op, int64_t panel) {
+  using From = typename Format<from>::Storage;
+  using To = typename Format<to>::Storage;
+  constexpr int64_t kTogether = to == Dtype::f32 ? 1 : 2;
+  const int64_t steps = (op.k + kTogether - 1) / kTogether;
+  const From* rows[kPanel];
+  for (int64_t lane = 0; lane < kPanel; ++lane)
+    rows[lane] = reinterpret_cast<const From*>(row_of(op, panel, lane, op.k * static_cast<int64_t>(sizeof(From))));
+  To* out = static_cast<To*>(op.out) + panel * steps * kPanel * kTogether;
+  for (int64_t step = 0; step < steps; ++step)
+    for (int64_t lane = 0; lane < kPanel; ++lane)
+      for (int64_t i = 0; i < kTogether; ++i) {
+        const int64_t k = step * kTogether + i;
+        if (!rows[lane] || k >= op.k) {
+          *out++ = 0;
+          continue;
+        }
+        // memcpy: a checkpoint's tensors need not be aligned.
+        From value;
+        std::memcpy(&value, rows[lane] + k, sizeof(From));
+        if constexpr (from == to) *out++ = value;
+        else *out++ = Format<to>::narrow(Format<from>::widen(value));
+      }
+}
+
+template <Dtype from>
+void pack_from(const PackWeight& op, int64_t panel) {
+  switch (op.to) {
+    case Dtype::bf16: return pack_panel<from, Dtype::bf16>(op, panel);
+    case Dtype::f16: return pack_panel<from, Dtype::f16>(op, panel);
+    case Dtype::f32: return pack_panel<from, Dtype::f32>(op, panel);
+  }
+}
+
+}  // namespace
+
+void pack_weight(const PackWeight& op) {
+  int64_t rows = 0;
+  for (int64_t i = 0; i < op.num_parts; ++i) rows += op.rows[i];
+  const int64_t panels = op.interleaved ? (op.rows[0] + kPanel / 2 - 1) / (kPanel / 2) : (rows + kPanel - 1) / kPanel;
+  team_run(panels, [&](int64_t panel) {
+    switch (op.from) {
+      case Dtype::bf16: return pack_from<Dtype::bf16>(op, panel);
+      case Dtype::f16: return pack_from<Dtype::f16>(op, panel);
+      case Dtype::f32: return pack_from<Dtype::f32>(op, panel);
+    }
+  });
+}

@@ -1,0 +1,124 @@
+// Operators that treat each row by itself.
+
+// A token's row lies across its panel: one value, or one pair, per kPanel.
+template <class T>
+inline void embed_row(const Embedding& op, int64_t id, float* out) {
+  typedef typename T::Storage Storage;
+  constexpr int kTogether = T::kBytes == 4 ? 1 : 2;
+  const int64_t steps = (op.hidden + kTogether - 1) / kTogether;
+  const Storage* from = static_cast<const Storage*>(op.weight) + (id / kPanel * steps * kPanel + id % kPanel) * kTogether;
+  Storage values[kLanes];
+  for (int64_t k = 0; k < op.hidden; k += kLanes) {
+    const int64_t count = least(kLanes, op.hidden - k);
+    for (int64_t i = 0; i < count; ++i) values[i] = from[(k + i) / kTogether * kPanel * kTogether + (k + i) % kTogether];
+    widen_row<T>(values, count, out + k, count);
+  }
+}
+
+inline void embedding(const Embedding& op, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t id = op.token_ids[row];
+    float* out = op.out + row * op.hidden;
+    if (id < 0 || id >= op.ids) {
+      memset(out, 0, op.hidden * sizeof(float));
+      continue;
+    }
+    switch (op.dtype) {
+      case Dtype::bf16: embed_row<Bf16>(op, id, out); break;
+      case Dtype::f16: embed_row<F16>(op, id, out); break;
+      case Dtype::f32: embed_row<F32>(op, id, out); break;
+    }
+  }
+}
+
+inline int32_t argmax(const float* x, int64_t count) {
+  Floats best = splat(-__builtin_inff());
+  Ints where = {}, index;
+  for (int i = 0; i < kLanes; ++i) index[i] = i;
+  const int64_t whole = count / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes, index += kLanes) {
+    const Floats v = load<Floats>(x + i);
+    const Ints larger = v > best;
+    best = larger ? v : best;
+    where = larger ? index : where;
+  }
+  float largest = -__builtin_inff();
+  int32_t found = 0;
+  for (int i = 0; i < kLanes && whole; ++i)
+    if (best[i] > largest || (best[i] == largest && where[i] < found)) largest = best[i], found = where[i];
+  for (int64_t i = whole; i < count; ++i)
+    if (x[i] > largest) largest = x[i], found = static_cast<int32_t>(i);
+  return found;
+}
+
+inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, float* y, float* total) {
+  const int64_t whole = op.group / kLanes * kLanes;
+  Floats squares = {};
+  float rest = 0.0f;
+  const float* source = x;
+  if (add) {
+    for (int64_t i = 0; i < whole; i += kLanes) store(total + i, load<Floats>(x + i) + load<Floats>(add + i));
+    for (int64_t i = whole; i < op.group; ++i) total[i] = x[i] + add[i];
+    source = total;
+  }
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const Floats v = load<Floats>(source + i);
+    squares += v * v;
+  }
+  for (int64_t i = whole; i < op.group; ++i) rest += source[i] * source[i];
+  const float mean = (sum_of(squares) + rest) / static_cast<float>(op.group);
+  const float scale = 1.0f / __builtin_sqrtf(mean + op.epsilon);
+  for (int64_t i = 0; i < whole; i += kLanes) store(y + i, load<Floats>(source + i) * scale * load<Floats>(op.gamma + i));
+  for (int64_t i = whole; i < op.group; ++i) y[i] = source[i] * scale * op.gamma[i];
+}
+
+inline void rms_norm(const RmsNorm& op, int64_t begin, int64_t end) {
+  for (int64_t i = begin * op.width; i < end * op.width; i += op.group)
+    rms_norm_group(op, op.x + i, op.add ? op.add + i : nullptr, op.y + i, op.sum ? op.sum + i : nullptr);
+}
+
+// Rotate the first `rotary` floats of a head: (a, b) -> (a cos - b sin, b cos + a sin) for the two halves a, b.
+inline void rotate_head(const float* x, const float* cos, const float* sin, int64_t rotary, int64_t head_dim, float* out) {
+  const int64_t half = rotary / 2, whole = half / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const Floats a = load<Floats>(x + i), b = load<Floats>(x + half + i);
+    store(out + i, a * load<Floats>(cos + i) - b * load<Floats>(sin + i));
+    store(out + half + i, b * load<Floats>(cos + half + i) + a * load<Floats>(sin + half + i));
+  }
+  for (int64_t i = whole; i < half; ++i) {
+    out[i] = x[i] * cos[i] - x[half + i] * sin[i];
+    out[half + i] = x[half + i] * cos[half + i] + x[i] * sin[half + i];
+  }
+  memcpy(out + rotary, x + rotary, (head_dim - rotary) * sizeof(float));
+}
+
+inline void rope(const Rope& op, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    // A position past the table would read foreign memory; the adapters never send one.
+    const int64_t position = most(0, least(op.position_ids[row], op.positions - 1));
+    const float *cos = op.cos + position * op.rotary, *sin = op.sin + position * op.rotary;
+    for (int64_t head = row * op.heads; head < (row + 1) * op.heads; ++head)
+      rotate_head(op.query + head * op.head_dim, cos, sin, op.rotary, op.head_dim, op.query_out + head * op.head_dim);
+    for (int64_t head = row * op.kv_heads; head < (row + 1) * op.kv_heads; ++head)
+      rotate_head(op.key + head * op.head_dim, cos, sin, op.rotary, op.head_dim, op.key_out + head * op.head_dim);
+  }
+}
+
+template <class T>
+inline void cache_write_of(const CacheWrite& op, int64_t begin, int64_t end) {
+  typedef typename T::Storage Storage;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t slot = op.slot_mapping[row];
+    if (slot < 0 || slot >= op.slots) continue;
+    narrow_row<T>(op.key + row * op.width, op.width, static_cast<Storage*>(op.key_cache) + slot * op.width);
+    narrow_row<T>(op.value + row * op.width, op.width, static_cast<Storage*>(op.value_cache) + slot * op.width);
+  }
+}
+
+inline void cache_write(const CacheWrite& op, int64_t begin, int64_t end) {
+  switch (op.dtype) {
+    case Dtype::bf16: return cache_write_of<Bf16>(op, begin, end);
+    case Dtype::f16: return cache_write_of<F16>(op, begin, end);
+    case Dtype::f32: return cache_write_of<F32>(op, begin, end);
+  }
+}

@@ -1,0 +1,181 @@
+#include "team.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace {
+
+inline void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+int default_size() {
+  // The variable that all numerical libraries obey; otherwise the cores that this process may use.
+  if (const char* text = std::getenv("OMP_NUM_THREADS")) {
+    const int threads = std::atoi(text);
+    if (threads > 0) return threads;
+  }
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+  const unsigned threads = std::thread::hardware_concurrency();
+  return threads ? static_cast<int>(threads) : 1;
+}
+
+class Team {
+ public:
+  ~Team() { stop(); }
+
+  int size() const { return size_; }
+
+  void resize(int threads) {
+    std::lock_guard<std::mutex> turn(turn_);
+    stop();
+    size_ = threads < 1 ? 1 : threads;
+  }
+
+  void run(int64_t items, TeamFunction function, void* context) {
+    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+    if (!turn.owns_lock() || size_ == 1 || items == 1) {
+      for (int64_t i = 0; i < items; ++i) function(context, i);
+      return;
+    }
+    start();
+    function_ = function;
+    context_ = context;
+    items_ = items;
+    done_.store(0, std::memory_order_relaxed);
+    // A claim takes one from `remaining`; the generation keeps a late worker from claiming in a later operator.
+    const uint64_t generation = (claims_.load(std::memory_order_relaxed) >> 32) + 1;
+    claims_.store(generation << 32 | static_cast<uint64_t>(items), std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst)) {
+      { std::lock_guard<std::mutex> lock(sleep_); }
+      wake_.notify_all();
+    }
+    work();
+    while (done_.load(std::memory_order_acquire) != items) pause_briefly();
+  }
+
+ private:
+  // Workers look for work this long before they sleep: longer than the gap between two operators of a graph.
+  static constexpr std::chrono::microseconds kPatience{60};
+
+  void start() {
+    if (!workers_.empty()) return;
+    stopping_.store(false);
+    for (int i = 1; i < size_; ++i) workers_.emplace_back([this] { serve(); });
+  }
+
+  void stop() {
+    if (workers_.empty()) return;
+    {
+      std::lock_guard<std::mutex> lock(sleep_);
+      stopping_.store(true);
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+    workers_.clear();
+  }
+
+  bool has_work() const { return static_cast<uint32_t>(claims_.load(std::memory_order_seq_cst)) != 0; }
+
+  void work() {
+    uint64_t claim = claims_.load(std::memory_order_acquire);
+    while (static_cast<uint32_t>(claim)) {
+      if (!claims_.compare_exchange_weak(claim, claim - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      // The operator cannot end before this item is done, so its fields are stable from here on.
+      function_(context_, items_ - static_cast<int64_t>(static_cast<uint32_t>(claim)));
+      done_.fetch_add(1, std::memory_order_release);
+      claim = claims_.load(std::memory_order_acquire);
+    }
+  }
+
+  void serve() {
+    while (!stopping_.load(std::memory_order_relaxed)) {
+      work();
+      const auto deadline = std::chrono::steady_clock::now() + kPatience;
+      bool found = false;
+      while (!found && std::chrono::steady_clock::now() < deadline)
+        for (int i = 0; i < 64 && !found; ++i) {
+          found = has_work();
+          pause_briefly();
+        }
+      if (found) continue;
+      std::unique_lock<std::mutex> lock(sleep_);
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      wake_.wait(lock, [this] { return has_work() || stopping_.load(); });
+      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    }
+  }
+
+  int size_ = default_size();
+  std::mutex turn_;
+  std::vector<std::thread> workers_;
+  TeamFunction function_ = nullptr;
+  void* context_ = nullptr;
+  int64_t items_ = 0;
+  alignas(64) std::atomic<uint64_t> claims_{0};
+  alignas(64) std::atomic<int64_t> done_{0};
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::atomic<bool> stopping_{false};
+  std::mutex sleep_;
+  std::condition_variable wake_;
+};
+
+constexpr std::chrono::microseconds Team::kPatience;
+
+Team* the_team = nullptr;
+pid_t the_owner = 0;
+std::mutex making;
+
+// Made at first use. Never destroyed: an operator may still run in another thread while the process exits. A forked child has
+// none of its parent's threads, so it gets a team of its own.
+Team& team() {
+  std::lock_guard<std::mutex> lock(making);
+  if (!the_team || the_owner != getpid()) {
+    the_team = new Team;
+    the_owner = getpid();
+  }
+  return *the_team;
+}
+
+struct Buffer {
+  void* memory = nullptr;
+  int64_t bytes = 0;
+  ~Buffer() { std::free(memory); }
+};
+
+}  // namespace
+
+void team_run(int64_t items, TeamFunction function, void* context) {
+  if (items <= 0) return;
+  if (items == 1) return function(context, 0);
+  team().run(items, function, context);
+}
+
+int team_size() { return team().size(); }
+void set_team_size(int threads) { team().resize(threads); }
+
+void* scratch(Purpose purpose, int64_t bytes) {
+  thread_local Buffer buffers[static_cast<int>(Purpose::count)];
+  Buffer& buffer = buffers[static_cast<int>(purpose)];
+  if (buffer.bytes < bytes) {
+    std::free(buffer.memory);
+    buffer.bytes = (bytes + bytes / 4 + 63) / 64 * 64;
+    buffer.memory = std::aligned_alloc(64, static_cast<size_t>(buffer.bytes));
+    if (!buffer.memory) std::abort();
+  }
+  return buffer.memory;
+}

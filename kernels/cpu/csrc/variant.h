@@ -1,0 +1,24 @@
+// Every kernel for one instruction set, in the namespace VARIANT. Include after defining VARIANT and VARIANT_NAME.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+#include <stdint.h>
+#include <string.h>
+
+namespace VARIANT {
+namespace {
+#include "simd.h"
+
+#include "attention.h"
+#include "matmul.h"
+#include "rowwise.h"
+}  // namespace
+
+extern const Kernels table;
+const Kernels table = {VARIANT_NAME, kMaxTileRows, pack_rows, matmul, embedding, rms_norm, rope, cache_write, attention_scratch, attention, merge,
+                       argmax};
+}  // namespace VARIANT

@@ -1,0 +1,3 @@
+#define VARIANT avx512
+#define VARIANT_NAME "avx512"
+#include "variant.h"

@@ -1,0 +1,3 @@
+#define VARIANT avx512bf16
+#define VARIANT_NAME "avx512bf16"
+#include "variant.h"

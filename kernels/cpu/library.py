@@ -1,0 +1,179 @@
+"""The compiled CPU kernels: where they are, which instruction set they use, and the calls that go past MindSpore."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vllm_mindspore.kernels.cpu as _package
+from vllm_mindspore.kernels.errors import KernelError
+
+_FILE = "libvllm_mindspore_cpu.so"
+_DTYPES = {"bfloat16": 0, "float16": 1, "float32": 2}
+_STORAGE = {"bfloat16": np.dtype(np.uint16), "float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
+
+PANEL = 32
+"""Output features per panel of a packed weight (`kPanel` in csrc/kernels.h)."""
+
+
+@lru_cache(maxsize=None)
+def path() -> Path:
+    """The shared library.
+
+    Raises:
+        KernelError: it was not built.
+    """
+    # In an editable install the Python files stay in the checkout and the library is put into site-packages: the package's
+    # path names both.
+    folders = [Path(folder) for folder in _package.__path__]
+    for folder in folders:
+        if (folder / _FILE).is_file():
+            return folder / _FILE
+    raise KernelError(
+        f"The CPU kernels are not built: {folders[0] / _FILE} is missing. "
+        "Reinstall with a C++ compiler (g++ 10 or later) at hand: pip install --force-reinstall --no-deps vllm-mindspore"
+    )
+
+
+@lru_cache(maxsize=None)
+def load() -> ctypes.CDLL:
+    """The shared library, loaded.
+
+    Raises:
+        KernelError: it was not built, or not for this machine.
+    """
+    try:
+        library = ctypes.CDLL(str(path()))
+    except OSError as error:
+        raise KernelError(
+            f"The CPU kernels cannot be loaded ({error}): they were built for another machine. "
+            "Reinstall here: pip install --force-reinstall --no-deps vllm-mindspore"
+        ) from None
+    library.vms_isa.restype = library.vms_available_isa.restype = ctypes.c_char_p
+    library.vms_pack_weight.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64] + [
+        ctypes.c_int
+    ] * 3
+    library.vms_pack_weight.argtypes += [ctypes.c_void_p]
+    return library
+
+
+def isa() -> str:
+    """Name of the instruction set in use."""
+    name: bytes = load().vms_isa()
+    return name.decode()
+
+
+def available_isas() -> list[str]:
+    """Instruction sets that the library was built for and this machine can run, best first; the last runs anywhere."""
+    names: list[str] = []
+    while name := load().vms_available_isa(len(names)):
+        names.append(name.decode())
+    return names
+
+
+def set_isa(name: str) -> None:
+    """Use another instruction set than the best one.
+
+    Raises:
+        KernelError: it is not available.
+    """
+    if not load().vms_set_isa(name.encode()):
+        raise KernelError(f"No kernels for the instruction set {name} here: choose one of {', '.join(available_isas())}.")
+
+
+def num_threads() -> int:
+    """Threads that share an operator: OMP_NUM_THREADS, or the cores that the process may use."""
+    return int(load().vms_num_threads())
+
+
+def set_num_threads(threads: int) -> None:
+    """Set how many threads share an operator, the calling one included; at least 1."""
+    load().vms_set_num_threads(threads)
+
+
+def storage(dtype: str) -> np.dtype[Any]:
+    """The numpy dtype in which values of a model dtype are held on the host: bfloat16 as the bits, in uint16."""
+    return _STORAGE[dtype]
+
+
+def packed_shape(n: int, k: int, dtype: str, interleave: bool = False) -> tuple[int, ...]:
+    """Shape of a packed weight of `n` output and `k` input features; `n` counts both parts of an interleaved one."""
+    panels = -(-(n // 2) // (PANEL // 2)) if interleave else -(-n // PANEL)
+    return (panels, k, PANEL) if dtype == "float32" else (panels, -(-k // 2), PANEL, 2)
+
+
+def pack_weight(
+    arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: str, interleave: bool = False
+) -> np.ndarray[Any, Any]:
+    """Bring a weight into the order in which the matrix products read it, reading the source once.
+
+    Args:
+        arrays: one or more `[n_i, k]`, row-major, memory-mapped or not, in `storage(src_dtype)`; they are stacked.
+        dtype: of the result, by its torch name.
+        src_dtype: of the source.
+        interleave: the two arrays are the gate and the up projection of a gated MLP.
+
+    Returns:
+        An array of `packed_shape` in `storage(dtype)`.
+    """
+    k = arrays[0].shape[1]
+    if any(
+        array.ndim != 2
+        or array.shape[1] != k
+        or array.dtype != storage(src_dtype)
+        or array.strides != (k * array.itemsize, array.itemsize)
+        for array in arrays
+    ):
+        raise ValueError("arrays to pack must be row-major [n, k] with one k, in the storage type of src_dtype")
+    if interleave and (len(arrays) != 2 or arrays[0].shape != arrays[1].shape):
+        raise ValueError("an interleaved weight has two parts of one shape")
+    rows = [len(array) for array in arrays]
+    packed = np.empty(packed_shape(sum(rows), k, dtype, interleave), storage(dtype))
+    load().vms_pack_weight(
+        (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays)),
+        (ctypes.c_int64 * len(rows))(*rows),
+        len(rows),
+        k,
+        _DTYPES[src_dtype],
+        _DTYPES[dtype],
+        interleave,
+        packed.ctypes.data,
+    )
+    return packed
+
+
+def self_check() -> str:
+    """Compute one small known answer with the library alone.
+
+    Returns:
+        The name of the instruction set that computed it.
+
+    Raises:
+        KernelError: the kernels are not built, do not load, or compute a wrong answer.
+    """
+    x = np.array([[1.0, 2.0, 3.0]], np.float32)
+    weight = np.array([[1.0, 0.0, -1.0], [0.5, 0.25, 2.0]], np.float32)
+    packed = pack_weight([weight], "float32", "float32")
+    result = np.zeros((1, 2), np.float32)
+    count = np.array([1], np.int32)
+    arrays = [x, packed, count, result]
+    shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
+    load().matmul(
+        len(arrays),
+        (ctypes.c_void_p * 4)(*(array.ctypes.data for array in arrays)),
+        (ctypes.c_int * 4)(*(array.ndim for array in arrays)),
+        (ctypes.POINTER(ctypes.c_int64) * 4)(*(ctypes.cast(s, ctypes.POINTER(ctypes.c_int64)) for s in shapes)),
+        (ctypes.c_char_p * 4)(b"float32", b"float32", b"int32", b"float32"),
+        None,
+        None,
+    )
+    if result.tolist() != [[-2.0, 7.0]]:
+        raise KernelError(
+            f"The CPU kernels ({isa()}) compute {result.tolist()} where [[-2.0, 7.0]] is right: please report this."
+        )
+    return isa()

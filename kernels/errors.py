@@ -1,0 +1,7 @@
+"""What goes wrong with kernels."""
+
+from __future__ import annotations
+
+
+class KernelError(Exception):
+    """One sentence: the kernels are not built, or this machine cannot run what is asked."""
