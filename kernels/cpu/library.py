@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import vllm_mindspore.kernels.cpu as _package
-from vllm_mindspore.kernels.errors import KernelError
+from vllm_mindspore.kernels.errors import KernelError, NotFinite
 
 _FILE = "libvllm_mindspore_cpu.so"
 _DTYPES = {"bfloat16": 0, "float16": 1, "float32": 2}
@@ -120,6 +120,9 @@ def pack_weight(
 
     Returns:
         An array of `packed_shape` in `storage(dtype)`.
+
+    Raises:
+        NotFinite: a value of the result is infinite or not a number.
     """
     k = arrays[0].shape[1]
     if any(
@@ -134,7 +137,7 @@ def pack_weight(
         raise ValueError("an interleaved weight has two parts of one shape")
     rows = [len(array) for array in arrays]
     packed = np.empty(packed_shape(sum(rows), k, dtype, interleave), storage(dtype))
-    load().vms_pack_weight(
+    all_finite = load().vms_pack_weight(
         (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays)),
         (ctypes.c_int64 * len(rows))(*rows),
         len(rows),
@@ -144,6 +147,8 @@ def pack_weight(
         interleave,
         packed.ctypes.data,
     )
+    if not all_finite:
+        raise NotFinite("a weight holds a value that is not a finite number")
     return packed
 
 

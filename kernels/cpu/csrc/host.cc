@@ -20,7 +20,8 @@ HOST(int) vms_set_isa(const char* name) { return set_kernels(name); }
 HOST(int) vms_num_threads() { return team_size(); }
 HOST(void) vms_set_num_threads(int threads) { set_team_size(threads); }
 
-HOST(void)
+// 1 if all values of the result are finite.
+HOST(int)
 vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts, int64_t k, int from, int to, int interleaved, void* out) {
-  pack_weight({parts, rows, num_parts, k, static_cast<Dtype>(from), static_cast<Dtype>(to), interleaved != 0, out});
+  return pack_weight({parts, rows, num_parts, k, static_cast<Dtype>(from), static_cast<Dtype>(to), interleaved != 0, out});
 }

@@ -1,5 +1,6 @@
 #include "pack.h"
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -26,6 +27,8 @@ struct Format;
 template <>
 struct Format<Dtype::f32> {
   using Storage = float;
+  static constexpr uint32_t kExponent = 0x7f800000;
+  static uint32_t bits(float x) { return bits_of(x); }
   static float widen(float x) { return x; }
   static float narrow(float x) { return x; }
 };
@@ -33,6 +36,8 @@ struct Format<Dtype::f32> {
 template <>
 struct Format<Dtype::bf16> {
   using Storage = uint16_t;
+  static constexpr uint32_t kExponent = 0x7f80;
+  static uint32_t bits(uint16_t x) { return x; }
   static float widen(uint16_t x) { return float_of_bits(static_cast<uint32_t>(x) << 16); }
   static uint16_t narrow(float x) {
     const uint32_t bits = bits_of(x);
@@ -44,6 +49,8 @@ struct Format<Dtype::bf16> {
 template <>
 struct Format<Dtype::f16> {
   using Storage = uint16_t;
+  static constexpr uint32_t kExponent = 0x7c00;
+  static uint32_t bits(uint16_t x) { return x; }
   static float widen(uint16_t x) {
     const uint32_t sign = (x & 0x8000u) << 16, magnitude = x & 0x7fffu;
     if (magnitude >= 0x7c00) return float_of_bits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
@@ -72,7 +79,7 @@ const char* row_of(const PackWeight& op, int64_t panel, int64_t lane, int64_t ro
 }
 
 template <Dtype from, Dtype to>
-void pack_panel(const PackWeight& op, int64_t panel) {
+bool pack_panel(const PackWeight& op, int64_t panel) {
   using From = typename Format<from>::Storage;
   using To = typename Format<to>::Storage;
   constexpr int64_t kTogether = to == Dtype::f32 ? 1 : 2;
@@ -80,6 +87,7 @@ void pack_panel(const PackWeight& op, int64_t panel) {
   const From* rows[kPanel];
   for (int64_t lane = 0; lane < kPanel; ++lane)
     rows[lane] = reinterpret_cast<const From*>(row_of(op, panel, lane, op.k * static_cast<int64_t>(sizeof(From))));
+  bool infinite = false;
   To* out = static_cast<To*>(op.out) + panel * steps * kPanel * kTogether;
   for (int64_t step = 0; step < steps; ++step)
     for (int64_t lane = 0; lane < kPanel; ++lane)
@@ -92,31 +100,40 @@ void pack_panel(const PackWeight& op, int64_t panel) {
         // memcpy: a checkpoint's tensors need not be aligned.
         From value;
         std::memcpy(&value, rows[lane] + k, sizeof(From));
-        if constexpr (from == to) *out++ = value;
-        else *out++ = Format<to>::narrow(Format<from>::widen(value));
+        To packed;
+        if constexpr (from == to) packed = value;
+        else packed = Format<to>::narrow(Format<from>::widen(value));
+        infinite |= (~Format<to>::bits(packed) & Format<to>::kExponent) == 0;
+        *out++ = packed;
       }
+  return !infinite;
 }
 
 template <Dtype from>
-void pack_from(const PackWeight& op, int64_t panel) {
+bool pack_from(const PackWeight& op, int64_t panel) {
   switch (op.to) {
     case Dtype::bf16: return pack_panel<from, Dtype::bf16>(op, panel);
     case Dtype::f16: return pack_panel<from, Dtype::f16>(op, panel);
     case Dtype::f32: return pack_panel<from, Dtype::f32>(op, panel);
   }
+  return false;
 }
 
 }  // namespace
 
-void pack_weight(const PackWeight& op) {
+bool pack_weight(const PackWeight& op) {
   int64_t rows = 0;
   for (int64_t i = 0; i < op.num_parts; ++i) rows += op.rows[i];
   const int64_t panels = op.interleaved ? (op.rows[0] + kPanel / 2 - 1) / (kPanel / 2) : (rows + kPanel - 1) / kPanel;
+  std::atomic<bool> finite{true};
   team_run(panels, [&](int64_t panel) {
+    bool good = true;
     switch (op.from) {
-      case Dtype::bf16: return pack_from<Dtype::bf16>(op, panel);
-      case Dtype::f16: return pack_from<Dtype::f16>(op, panel);
-      case Dtype::f32: return pack_from<Dtype::f32>(op, panel);
+      case Dtype::bf16: good = pack_from<Dtype::bf16>(op, panel); break;
+      case Dtype::f16: good = pack_from<Dtype::f16>(op, panel); break;
+      case Dtype::f32: good = pack_from<Dtype::f32>(op, panel); break;
     }
+    if (!good) finite.store(false, std::memory_order_relaxed);
   });
+  return finite.load();
 }

@@ -14,4 +14,5 @@ struct PackWeight {
   void* out;
 };
 
-void pack_weight(const PackWeight&);
+// Whether all values of the result are finite.
+bool pack_weight(const PackWeight&);

@@ -1,0 +1,224 @@
+"""Hugging Face checkpoints, read into a network one weight after the other.
+
+Files are memory-mapped and each weight is packed straight from its file, so the process never holds the weights twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from vllm_mindspore.errors import UserError
+from vllm_mindspore.kernels import ops
+from vllm_mindspore.kernels.errors import NotFinite
+from vllm_mindspore.models.config import ModelConfig
+from vllm_mindspore.models.registry import model_class
+
+_SAFETENSORS, _PICKLES = "model.safetensors", "pytorch_model.bin"
+_IGNORED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
+"""Ends of names that old checkpoints hold and nobody needs."""
+_STORAGE = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}
+
+
+def load_model(
+    path_or_id: str,
+    hf_config: Any,
+    dtype: str,
+    *,
+    revision: str | None = None,
+    download_dir: str | None = None,
+    show_progress: bool = True,
+    max_position: int,
+) -> ms.nn.Cell:
+    """Make the network of a checkpoint.
+
+    Args:
+        path_or_id: a folder, or the id of a model on the Hugging Face hub.
+        hf_config: its `transformers.PretrainedConfig`.
+        dtype: bfloat16, float16 or float32; weights of another dtype are converted.
+        revision: of the hub's model.
+        download_dir: where downloads are kept, instead of the hub's cache.
+        show_progress: whether a progress bar is shown.
+        max_position: how many positions a sequence may have.
+
+    Raises:
+        UserError: the checkpoint is missing, damaged, incomplete, or of a model that we do not have.
+    """
+    folder = _folder(path_or_id, revision, download_dir)
+    config = ModelConfig.from_hf(hf_config, dtype, source=folder)
+    checkpoint = Checkpoint(folder, dtype, show_progress)
+    with checkpoint.reading(tied=config.tie_word_embeddings):
+        return model_class(config.architecture)(config, checkpoint, max_position)
+
+
+def _folder(path_or_id: str, revision: str | None, download_dir: str | None) -> Path:
+    if Path(path_or_id).is_dir():
+        return Path(path_or_id)
+    try:
+        for stem in (_SAFETENSORS, _PICKLES):
+            name, _, suffix = stem.partition(".")
+            patterns = ["config.json", stem, f"{stem}.index.json", f"{name}-*.{suffix}"]
+            folder = Path(
+                snapshot_download(path_or_id, revision=revision, cache_dir=download_dir, allow_patterns=patterns)
+            )
+            if any(folder.glob(f"*.{suffix}")):
+                return folder
+    except HFValidationError:
+        raise UserError(f"{path_or_id} is neither a folder nor the id of a model on the Hugging Face hub.") from None
+    except PermissionError as error:
+        raise UserError(
+            f"The model {path_or_id} cannot be stored: {error.filename} is not writable. Set HF_HOME or --download-dir to a folder that is."
+        ) from None
+    except Exception as error:  # the hub's client raises its own, requests' and the operating system's
+        sentence = " ".join(str(error).split())
+        raise UserError(
+            f"The model {path_or_id} is no folder here and cannot be fetched from the Hugging Face hub: {sentence}"
+        ) from error
+    raise UserError(f"{path_or_id} has neither {_SAFETENSORS} nor {_PICKLES} on the Hugging Face hub.")
+
+
+class Checkpoint:
+    """Tensors of a folder by name; the `Weights` that networks ask."""
+
+    def __init__(self, folder: Path, dtype: str, show_progress: bool) -> None:
+        self.folder = folder
+        self._dtype = dtype
+        self._show_progress = show_progress
+        self._files: dict[Path, Any] = {}
+        self._where = {name: file for file in self._list_files() for name in self._open(file)}
+        self._unread = set(self._where)
+
+    @contextmanager
+    def reading(self, tied: bool) -> Iterator[None]:
+        """Show progress meanwhile, check at the end that nothing was left over, and close the files.
+
+        Raises:
+            UserError: the checkpoint holds weights that the network did not ask for.
+        """
+        self._progress = tqdm(
+            total=sum(file.stat().st_size for file in self._files),
+            desc="Loading weights",
+            unit="B",
+            unit_scale=True,
+            disable=not self._show_progress,
+        )
+        try:
+            with self._progress:
+                yield
+            left = sorted(name for name in self._unread if not name.endswith(_IGNORED))
+            if tied and "lm_head.weight" in left:
+                left.remove("lm_head.weight")
+            if left:
+                raise UserError(
+                    f"{self._where[left[0]]} holds {left[0]}, which the model that its config.json describes does not have"
+                    f"{f' (and {len(left) - 1} more)' if len(left) > 1 else ''}: config.json and weights are of different models."
+                )
+        finally:
+            self._files.clear()
+
+    def matrix(
+        self, names: Sequence[str], rows: Sequence[int], columns: int, *, interleave: bool = False
+    ) -> ms.Tensor:
+        """See `models.weights.Weights`."""
+        parts = [self._read(name, (n, columns)) for name, n in zip(names, rows)]
+        dtypes = {dtype for _, dtype in parts}
+        if len(dtypes) > 1:
+            raise UserError(f"{self._where[names[0]]}: {', '.join(names)} have different dtypes, they must have one.")
+        try:
+            packed = ops.pack_weight([array for array, _ in parts], self._dtype, dtypes.pop(), interleave)
+        except NotFinite:
+            raise self._not_finite(names) from None
+        self._progress.update(sum(array.nbytes for array, _ in parts))
+        return packed
+
+    def vector(self, names: Sequence[str], sizes: Sequence[int]) -> ms.Tensor:
+        """See `models.weights.Weights`."""
+        parts = []
+        for name, size in zip(names, sizes):
+            array, dtype = self._read(name, (size,))
+            self._progress.update(array.nbytes)
+            if dtype == "bfloat16":
+                array = (array.astype(np.uint32) << 16).view(np.float32)
+            parts.append(array.astype(np.float32))
+        joined = np.concatenate(parts)
+        if not np.isfinite(joined).all():
+            raise self._not_finite(names)
+        return ms.Tensor.from_numpy(joined)
+
+    def _not_finite(self, names: Sequence[str]) -> UserError:
+        files = ", ".join(sorted({str(self._where[name]) for name in names}))
+        return UserError(
+            f"{files}: {', '.join(names)} holds a value that is not a finite number in {self._dtype}: "
+            "the file is damaged, fetch it again (or choose another --dtype, if it was converted)."
+        )
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], str]:
+        """A tensor as numpy sees it, and its dtype."""
+        file = self._where.get(name)
+        if file is None:
+            raise UserError(f"{self.folder} has no tensor {name} in its weights: fetch the checkpoint again.")
+        self._unread.discard(name)
+        handle = self._files[file]
+        tensor: torch.Tensor = handle[name] if isinstance(handle, dict) else handle.get_tensor(name)
+        if tuple(tensor.shape) != shape:
+            raise UserError(
+                f"{file}: {name} has the shape {list(tensor.shape)}, where config.json asks for {list(shape)}: they are of different models."
+            )
+        dtype = _STORAGE.get(tensor.dtype)
+        if dtype is None:
+            raise UserError(
+                f"{file}: {name} has the dtype {str(tensor.dtype).rpartition('.')[2]}, only {', '.join(_STORAGE.values())} can be read."
+            )
+        tensor = tensor.contiguous()
+        if dtype == "bfloat16":
+            return tensor.view(torch.int16).numpy().view(np.uint16), dtype
+        return tensor.numpy(), dtype
+
+    def _list_files(self) -> list[Path]:
+        for stem in (_SAFETENSORS, _PICKLES):
+            index = self.folder / f"{stem}.index.json"
+            if index.is_file():
+                return self._shards(index)
+            if (self.folder / stem).is_file():
+                return [self.folder / stem]
+        raise UserError(
+            f"{self.folder} has neither {_SAFETENSORS} nor {_PICKLES} (nor their index.json): it holds no weights that can be read."
+        )
+
+    def _shards(self, index: Path) -> list[Path]:
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            files = [self.folder / name for name in names]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{index} is not the index of a sharded checkpoint: fetch it again.") from None
+        for file in files:
+            if not file.is_file():
+                raise UserError(f"{file} is missing, though {index.name} lists it: fetch the checkpoint again.")
+        return files
+
+    def _open(self, file: Path) -> Sequence[str]:
+        """Map a file into memory, and return the names of its tensors."""
+        try:
+            if file.suffix == ".safetensors":
+                handle = safe_open(file, framework="pt")
+                self._files[file] = handle
+                return list(handle.keys())
+            tensors: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+            self._files[file] = tensors
+            return list(tensors)
+        except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except Exception as error:  # torch's unpickler raises a good dozen of types
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise UserError(f"{file} is damaged or not complete ({reason}): fetch it again.")

@@ -1,0 +1,1 @@
+"""Networks, written once against `vllm_mindspore.kernels.ops`."""

@@ -1,0 +1,203 @@
+"""What a network needs to know of a checkpoint's configuration. Imports neither MindSpore nor torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vllm_mindspore.errors import UserError
+from vllm_mindspore.models.registry import supported_architectures
+
+_DTYPES = ("bfloat16", "float16", "float32")
+_NO_DEFAULT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+"""Keys without which nothing is known, although transformers would fill in those of the largest model of the family."""
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary position embedding, with the names of `config.json`."""
+
+    theta: float
+    kind: str = "default"
+    """default, linear, dynamic, llama3 or yarn."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The rest of `rope_scaling`."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A dense decoder: Llama, Qwen2, Qwen3."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope: RopeConfig
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    qkv_bias: bool
+    o_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+    """Queries and keys are normalised head by head (Qwen3)."""
+    sliding_window: tuple[int, ...]
+    """For each layer, how many positions a token sees, its own included; 0 for all."""
+    dtype: str
+    """Of weights and KV cache, by its torch name."""
+
+    @classmethod
+    def from_hf(cls, config: Any, dtype: str, source: str | Path) -> ModelConfig:
+        """Read a Hugging Face configuration.
+
+        Args:
+            config: a `transformers.PretrainedConfig` or the dictionary of a `config.json`.
+            dtype: bfloat16, float16 or float32.
+            source: the checkpoint that it belongs to, for messages; if it is a folder, its `config.json` is asked for
+                the keys that have no sensible default.
+
+        Raises:
+            UserError: a key is missing or has a value that no network here can follow.
+        """
+        reader = _Reader(config, Path(source))
+        architectures = reader.get("architectures") or []
+        architecture = next((name for name in architectures if name in supported_architectures()), None)
+        if architecture is None:
+            raise reader.illegal("architectures", f"one of {', '.join(supported_architectures())}")
+        if dtype not in _DTYPES:
+            raise UserError(f"{dtype} is no dtype that the networks can have: choose {', '.join(_DTYPES)}.")
+        if reader.get("hidden_act", "silu") != "silu":
+            raise reader.illegal("hidden_act", "silu")
+        if reader.get("partial_rotary_factor", 1.0) != 1.0:
+            raise reader.illegal("partial_rotary_factor", "1.0")
+        num_layers, hidden_size = reader.count("num_hidden_layers"), reader.count("hidden_size")
+        num_heads = reader.count("num_attention_heads")
+        num_kv_heads = num_heads if reader.get("num_key_value_heads") is None else reader.count("num_key_value_heads")
+        if num_heads % num_kv_heads:
+            raise reader.illegal("num_key_value_heads", f"a divisor of num_attention_heads, which is {num_heads}")
+        if reader.get("head_dim") is not None:
+            head_dim = reader.count("head_dim")
+        elif hidden_size % num_heads:
+            raise reader.illegal("num_attention_heads", f"a divisor of hidden_size, which is {hidden_size}")
+        else:
+            head_dim = hidden_size // num_heads
+        if head_dim % 2:
+            raise reader.illegal("head_dim", "even")
+        attention_bias = bool(reader.get("attention_bias", False))
+        return cls(
+            architecture=architecture,
+            vocab_size=reader.count("vocab_size"),
+            hidden_size=hidden_size,
+            intermediate_size=reader.count("intermediate_size"),
+            num_layers=num_layers,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            rms_norm_eps=reader.number("rms_norm_eps", 1e-6),
+            rope=_rope(reader),
+            max_position_embeddings=reader.count("max_position_embeddings"),
+            tie_word_embeddings=bool(reader.get("tie_word_embeddings", False)),
+            qkv_bias=attention_bias or architecture == "Qwen2ForCausalLM",
+            o_bias=attention_bias and architecture != "Qwen2ForCausalLM",
+            mlp_bias=bool(reader.get("mlp_bias", False)) and architecture == "LlamaForCausalLM",
+            qk_norm=architecture == "Qwen3ForCausalLM",
+            sliding_window=_sliding_window(reader, architecture, num_layers),
+            dtype=dtype,
+        )
+
+
+class _Reader:
+    """Values of a configuration, each checked, and messages that say where it stands."""
+
+    def __init__(self, config: Any, source: Path) -> None:
+        self._values: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
+        self._where = f"{source}/config.json" if source.is_dir() else str(source)
+        if source.is_dir() and not isinstance(config, Mapping):
+            self._refuse_defaults(config, source / "config.json")
+
+    def _refuse_defaults(self, config: Any, file: Path) -> None:
+        """Transformers fills in what a file leaves out; a value that is neither in the file nor overridden is no value."""
+        try:
+            written = json.loads(file.read_text())
+            defaults = type(config)().to_dict()
+        except (OSError, ValueError, TypeError):
+            return
+        for key in _NO_DEFAULT:
+            if key not in written and self._values.get(key) == defaults.get(key):
+                raise self.missing(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._values.get(key, default)
+
+    def missing(self, key: str) -> UserError:
+        return UserError(f"{self._where} has no {key}: add it, or fetch the checkpoint again.")
+
+    def illegal(self, key: str, expected: str) -> UserError:
+        return UserError(f"{self._where} has {key} = {self.get(key)!r}, it must be {expected}.")
+
+    def count(self, key: str) -> int:
+        value = self.get(key)
+        if value is None:
+            raise self.missing(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.illegal(key, "a positive whole number")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            raise self.illegal(key, "a positive number")
+        return float(value)
+
+
+_ROPE_PARAMETERS = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": (),
+}
+"""What each kind of `rope_scaling` cannot do without."""
+
+
+def _rope(reader: _Reader) -> RopeConfig:
+    theta = reader.number("rope_theta", 10000.0)
+    scaling = reader.get("rope_scaling")
+    if scaling is None:
+        return RopeConfig(theta)
+    if not isinstance(scaling, Mapping):
+        raise reader.illegal("rope_scaling", "an object or null")
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind not in _ROPE_PARAMETERS:
+        raise reader.illegal("rope_scaling", f"of the type {', '.join(_ROPE_PARAMETERS)}")
+    for key in _ROPE_PARAMETERS[kind]:
+        if key not in scaling:
+            raise reader.illegal("rope_scaling", f"complete, {key} is missing")
+    if kind == "yarn" and not scaling.keys() & {"factor", "original_max_position_embeddings"}:
+        raise reader.illegal("rope_scaling", "complete, factor is missing")
+    for key, value in scaling.items():
+        if key not in ("rope_type", "type") and value is not None and isinstance(value, (int, float)) and not value > 0:
+            raise reader.illegal("rope_scaling", f"of positive numbers, {key} is {value}")
+    parameters = {key: value for key, value in scaling.items() if key not in ("rope_type", "type") and value is not None}
+    return RopeConfig(theta, kind, parameters)
+
+
+def _sliding_window(reader: _Reader, architecture: str, num_layers: int) -> tuple[int, ...]:
+    window = reader.get("sliding_window")
+    if architecture == "LlamaForCausalLM" or not reader.get("use_sliding_window", False) or window is None:
+        return (0,) * num_layers
+    window = reader.count("sliding_window")
+    kinds = reader.get("layer_types")
+    if kinds is None:  # before transformers 4.53
+        first = int(reader.get("max_window_layers", num_layers))
+        return tuple(window if layer >= first else 0 for layer in range(num_layers))
+    if len(kinds) != num_layers or set(kinds) - {"full_attention", "sliding_attention"}:
+        raise reader.illegal("layer_types", f"full_attention or sliding_attention for each of {num_layers} layers")
+    return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
