@@ -133,7 +133,8 @@ class ReshapeAndCache(nn.Cell):
     """Write keys and values into their cache slots, in place.
 
     `(key [T, KV * D], value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens) -> [1]`. Slot
-    -1 writes nothing. The result holds nothing: whatever reads the caches afterwards must depend on it (`ms.ops.depend`).
+    -1 writes nothing. The result holds nothing: an op that reads the caches afterwards gets one of its other inputs through
+    `ms.ops.depend(input, result)`. (A dependence put on the cache itself is dropped: it is a Parameter.)
     """
 
     def __init__(self) -> None:
@@ -229,6 +230,7 @@ def parameter(tensor: Tensor, name: str) -> Parameter:
     """A Parameter that shares the memory of a tensor: `Parameter(tensor)` would copy it."""
     holder = Parameter(Tensor.from_numpy(np.zeros(1, np.float32)).astype(tensor.dtype), name=name, requires_grad=False)
     holder.set_data(tensor, slice_shape=True)
+    holder.memory = tensor  # set_data shares the memory without keeping it alive
     return holder
 
 

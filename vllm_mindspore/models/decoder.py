@@ -17,7 +17,7 @@ class Attention(nn.Cell):
     """Grouped-query attention over the paged cache of one layer."""
 
     def __init__(self, config: ModelConfig, layer: int, weights: Weights, cos: Parameter, sin: Parameter) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         name, dim = f"model.layers.{layer}.self_attn", config.head_dim
         heads, kv_heads = config.num_heads, config.num_kv_heads
         widths = (heads * dim, kv_heads * dim, kv_heads * dim)
@@ -78,8 +78,10 @@ class Attention(nn.Cell):
             key = self.head_norm(key, self.k_gamma, num_tokens)
         query, key = self.rotate(query, key, self.cos, self.sin, position_ids, num_tokens)
         written = self.write_cache(key, value, self.key_cache, self.value_cache, slot_mapping, num_tokens)
-        key_cache, value_cache = depend(self.key_cache, written), depend(self.value_cache, written)
-        out = self.attend(query, key_cache, value_cache, block_tables, context_lens, q_seq_lens, num_seqs)
+        query = depend(query, written)
+        out = self.attend(
+            query, self.key_cache, self.value_cache, block_tables, context_lens, q_seq_lens, num_seqs
+        )
         if self.o_bias:
             return self.o_proj(out, self.o_weight, self.o_bias_weight, num_tokens)
         return self.o_proj(out, self.o_weight, num_tokens)
@@ -89,7 +91,7 @@ class Mlp(nn.Cell):
     """`down(silu(gate(x)) * up(x))`."""
 
     def __init__(self, config: ModelConfig, layer: int, weights: Weights) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         name, hidden, middle = f"model.layers.{layer}.mlp", config.hidden_size, config.intermediate_size
         self.bias = config.mlp_bias
         gate_up = [f"{name}.gate_proj", f"{name}.up_proj"]
@@ -121,7 +123,7 @@ class DecoderLayer(nn.Cell):
     """Attention and MLP, each followed by the sum with the residual stream and the norm that comes next."""
 
     def __init__(self, config: ModelConfig, layer: int, weights: Weights, cos: Parameter, sin: Parameter) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         is_last = layer + 1 == config.num_layers
         middle = f"model.layers.{layer}.post_attention_layernorm.weight"
         following = "model.norm.weight" if is_last else f"model.layers.{layer + 1}.input_layernorm.weight"
@@ -154,7 +156,7 @@ class LmHead(nn.Cell):
     """Logits of hidden states: `(hidden_states [L, hidden_size], num_logits [1]) -> [L, vocab_size]`."""
 
     def __init__(self, config: ModelConfig, weight: Parameter) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.weight = weight
         self.project = ops.MatMul([config.vocab_size])
 
