@@ -1,0 +1,115 @@
+"""What the operators should compute, in numpy and float64, and how far float32 may be from it.
+
+Bounds follow Higham, "Accuracy and Stability of Numerical Algorithms": a sum of n products computed in any order differs from the exact one by
+at most about n * U * sum(|a| * |b|).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+U = 2.0**-24
+"""Unit roundoff of float32."""
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """Bits of the nearest bfloat16, ties to even, by scaling each value until its last kept bit is worth 1."""
+    with np.errstate(all="ignore"):
+        exact = np.asarray(x, np.float32).astype(np.float64)
+        _, exponent = np.frexp(np.where(np.isfinite(exact), exact, 1.0))
+        quantum = np.exp2(np.maximum(exponent, -125) - 8.0)  # 8 significant bits, fewer below 2^-126
+        rounded = np.where(np.isfinite(exact), np.rint(exact / quantum) * quantum, exact)
+        return (rounded.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def to_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 in the storage of a model dtype."""
+    if dtype == "bfloat16":
+        return to_bfloat16(x)
+    with np.errstate(over="ignore"):
+        return np.asarray(x, np.float32).astype(dtype)
+
+
+def to_double(stored: np.ndarray) -> np.ndarray:
+    """Values of an array that holds a model dtype; uint16 is bfloat16."""
+    if stored.dtype == np.uint16:
+        return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return stored.astype(np.float64)
+
+
+def same_values(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two stored arrays hold the same bits, any NaN being as good as another."""
+    bits = f"u{a.itemsize}"
+    nan = np.isnan(to_double(a)) & np.isnan(to_double(b))
+    return a.dtype == b.dtype and bool((nan | (a.view(bits) == b.view(bits))).all())
+
+
+def matmul(x: np.ndarray, weight: np.ndarray, rounds_activations: bool) -> tuple[np.ndarray, np.ndarray]:
+    """`x [T, K] @ weight [N, K].T` and its bound; bfloat16 dot products round x to bfloat16 first."""
+    left = to_double(to_bfloat16(x)) if rounds_activations else x.astype(np.float64)
+    right = to_double(weight)
+    return left @ right.T, (x.shape[1] + 2) * U * (np.abs(left) @ np.abs(right).T)
+
+
+def swiglu(gate: np.ndarray, gate_bound: np.ndarray, up: np.ndarray, up_bound: np.ndarray) -> tuple[np.ndarray, ...]:
+    """`silu(gate) * up` and its bound: the slope of silu is below 1.1; 1e-30 is for gates where e^-gate overflows."""
+    silu = gate / (1 + np.exp(-gate))
+    bound = 1.1 * gate_bound * (np.abs(up) + up_bound) + np.abs(silu) * up_bound + 10 * U * np.abs(silu * up) + 1e-30
+    return silu * up, bound
+
+
+def rms_norm(x: np.ndarray, gamma: np.ndarray, epsilon: float) -> np.ndarray:
+    """Each `len(gamma)` floats of a row of x `[T, C]` over their root mean square."""
+    groups = x.astype(np.float64).reshape(len(x), -1, len(gamma))
+    scale = 1 / np.sqrt((groups**2).mean(-1, keepdims=True) + np.float64(np.float32(epsilon)))
+    return (groups * scale * gamma).reshape(x.shape)
+
+
+def rope(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, positions: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rotate the first `R` floats of each head: `x cos + rotate_half(x) sin`, as Hugging Face's Llama defines it."""
+    heads = x.astype(np.float64).reshape(len(x), -1, head_dim)
+    rotary = cos.shape[1]
+    turned, rest = heads[..., :rotary], heads[..., rotary:]
+    other = np.concatenate([-turned[..., rotary // 2 :], turned[..., : rotary // 2]], -1)
+    turned = turned * cos[positions][:, None] + other * sin[positions][:, None]
+    return np.concatenate([turned, rest], -1).reshape(x.shape)
+
+
+def attention(
+    query: np.ndarray,
+    key_cache: np.ndarray,
+    value_cache: np.ndarray,
+    block_tables: np.ndarray,
+    context_lens: Sequence[int],
+    q_seq_lens: Sequence[int],
+    scale: float,
+    window: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Causal softmax attention, one query row and head at a time, and its bound, both `[rows, H * D]`.
+
+    An error d in the scores moves a softmax-weighted mean by at most 2 d max|v|; to it the rounding of the weights and of the two
+    sums over the keys is added.
+    """
+    block_size, kv_heads, dim = key_cache.shape[1:]
+    query = query.astype(np.float64).reshape(len(query), -1, dim)
+    group = query.shape[1] // kv_heads
+    out, bound = np.zeros((sum(q_seq_lens), query.shape[1], dim)), np.zeros((sum(q_seq_lens), query.shape[1], dim))
+    row = 0
+    for table, context, new in zip(block_tables, context_lens, q_seq_lens):
+        positions = np.arange(context)
+        blocks, offsets = table[positions // block_size], positions % block_size
+        keys, values = to_double(key_cache[blocks, offsets]), to_double(value_cache[blocks, offsets])
+        for position in range(context - new, context):
+            first = max(0, position + 1 - window) if window else 0
+            for head in range(query.shape[1]):
+                q, k = query[row, head], keys[first : position + 1, head // group]
+                v = values[first : position + 1, head // group]
+                scores = k @ q * scale
+                weights = np.exp(scores - scores.max())
+                out[row, head] = weights @ v / weights.sum()
+                score_bound = (dim + 3) * U * (np.abs(k) @ np.abs(q)).max() * scale + 4 * U * np.ptp(scores)
+                bound[row, head] = (2 * score_bound + 2 * (len(k) + 8) * U) * np.abs(v).max()
+            row += 1
+    return out.reshape(row, -1), bound.reshape(row, -1)

@@ -1,0 +1,131 @@
+"""Matrix products with packed weights: every size, every dtype, the same bits in every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.kernels import abi, reference
+from vllm_mindspore.kernels.cpu import library
+
+EXAMPLES = settings.get_profile("kernels")
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def rounds_activations(isa: str, dtype: str) -> bool:
+    return isa == "avx512bf16" and dtype == "bfloat16"
+
+
+def draw_weight(rng: np.random.Generator, n: int, k: int, dtype: str) -> np.ndarray:
+    return reference.to_dtype(rng.standard_normal((n, k)) * rng.choice([1e-3, 1.0, 30.0]), dtype)
+
+
+def draw_rows(rng: np.random.Generator, rows: int, k: int) -> np.ndarray:
+    return (rng.standard_normal((rows, k)) * rng.choice([1e-2, 1.0, 50.0], (rows, 1))).astype(np.float32)
+
+
+def assert_within(result: np.ndarray, exact: np.ndarray, bound: np.ndarray) -> None:
+    error = np.abs(result - exact)
+    assert (error <= bound).all(), (
+        f"off by {error.max()}, {np.max(error / np.maximum(bound, 1e-300)):.2f} times the bound"
+    )
+
+
+def product(
+    x: np.ndarray, parts: Sequence[np.ndarray], dtype: str, rows: int, bias: np.ndarray | None = None
+) -> list[np.ndarray]:
+    packed = library.pack_weight(parts, dtype, dtype)
+    inputs: list[Any] = [x, packed, *([] if bias is None else [bias]), abi.count(rows)]
+    return abi.call("matmul" if bias is None else "matmul_bias", inputs, *[(len(x), len(part)) for part in parts])
+
+
+@EXAMPLES
+@given(
+    seed=SEEDS,
+    widths=st.lists(st.integers(1, 100), min_size=1, max_size=4),
+    k=st.integers(1, 130),
+    rows=st.integers(0, 40),
+    padding=st.integers(0, 3),
+    has_bias=st.booleans(),
+)
+def test_product_of_any_size(
+    isa: str, dtype: str, seed: int, widths: list[int], k: int, rows: int, padding: int, has_bias: bool
+) -> None:
+    """Several outputs of one product (query, key, value), with and without bias; rows past the count stay as they were."""
+    rng = np.random.default_rng(seed)
+    parts = [draw_weight(rng, n, k, dtype) for n in widths]
+    x = draw_rows(rng, rows + padding, k)
+    bias = rng.standard_normal(sum(widths)).astype(np.float32) if has_bias else None
+    results = product(x, parts, dtype, rows, bias)
+    start = 0
+    for result, part in zip(results, parts):
+        exact, bound = reference.matmul(x[:rows], part, rounds_activations(isa, dtype))
+        if bias is not None:
+            exact = exact + bias[start : start + len(part)]
+            bound = bound + reference.U * (np.abs(exact) + bound)
+        assert_within(result[:rows], exact, bound)
+        assert (result[rows:] == abi.UNTOUCHED).all()
+        start += len(part)
+
+
+@EXAMPLES
+@given(
+    seed=SEEDS,
+    width=st.integers(1, 70),
+    k=st.integers(1, 100),
+    rows=st.integers(0, 40),
+    padding=st.integers(0, 3),
+    has_bias=st.booleans(),
+)
+def test_gated_product_of_any_size(
+    isa: str, dtype: str, seed: int, width: int, k: int, rows: int, padding: int, has_bias: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    gate, up = draw_weight(rng, width, k, dtype), draw_weight(rng, width, k, dtype)
+    x = draw_rows(rng, rows + padding, k)
+    bias = rng.standard_normal(2 * width).astype(np.float32)
+    packed = library.pack_weight([gate, up], dtype, dtype, interleave=True)
+    name = "matmul_swiglu_bias" if has_bias else "matmul_swiglu"
+    inputs = [x, packed, *([bias] if has_bias else []), abi.count(rows)]
+    (result,) = abi.call(name, inputs, (rows + padding, width))
+
+    halves = []
+    for weight, part in (gate, bias[:width]), (up, bias[width:]):
+        exact, bound = reference.matmul(x[:rows], weight, rounds_activations(isa, dtype))
+        if has_bias:
+            exact = exact + part
+            bound = bound + reference.U * (np.abs(exact) + bound)
+        halves += [exact, bound]
+    with np.errstate(over="ignore"):
+        assert_within(result[:rows], *reference.swiglu(*halves))
+    assert (result[rows:] == abi.UNTOUCHED).all()
+
+
+def test_a_row_has_the_same_bits_in_every_batch(isa: str, dtype: str) -> None:
+    """Otherwise a greedy answer would change with what else the server is doing."""
+    rng = np.random.default_rng(0)
+    x, weight = draw_rows(rng, 40, 97), draw_weight(rng, 75, 97, dtype)
+    alone = np.concatenate([product(x[i : i + 1], [weight], dtype, 1)[0] for i in range(40)])
+    for rows in range(1, 41):
+        assert product(x, [weight], dtype, rows)[0][:rows].tobytes() == alone[:rows].tobytes(), f"{rows} rows"
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_every_number_of_threads_computes_the_same_bits(isa: str, dtype: str, rows: int) -> None:
+    rng = np.random.default_rng(1)
+    x, weight = draw_rows(rng, rows, 320), draw_weight(rng, 700, 320, dtype)
+    results = []
+    for number in 1, 2, 3, 5:
+        with abi.threads(number):
+            results.append(product(x, [weight], dtype, rows)[0].tobytes())
+    assert len(set(results)) == 1
+
+
+def test_unknown_dtype_is_refused() -> None:
+    with pytest.raises(AssertionError, match="matmul returned 1"):
+        abi.call("matmul", [np.zeros((1, 2), np.float32), np.zeros((1, 2, 32), np.int8), abi.count(1)], (1, 3))
