@@ -214,9 +214,7 @@ class ArgMax(nn.Cell):
         return self.op(logits, num_logits)
 
 
-def pack_weight(
-    arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: str, interleave: bool = False
-) -> Tensor:
+def pack_weight(arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: str, interleave: bool = False) -> Tensor:
     """A weight in the order in which the kernels read it, as a tensor of `dtype`; see `library.pack_weight`."""
     return _tensor(library.pack_weight(arrays, dtype, src_dtype, interleave), dtype)
 

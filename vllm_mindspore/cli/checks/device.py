@@ -12,7 +12,11 @@ def run() -> list[Finding]:
     found = probe(_CODE)
     mindspore = f"mindspore{rows()[-1].requirements['mindspore']}"
     if found.result is None:
-        return [Finding("problem", f"MindSpore runs no graph: {found.error}", f"pip install --force-reinstall '{mindspore}'")]
+        return [
+            Finding(
+                "problem", f"MindSpore runs no graph: {found.error}", f"pip install --force-reinstall '{mindspore}'"
+            )
+        ]
     if found.result["answer"] != [3.0]:
         return [
             Finding(

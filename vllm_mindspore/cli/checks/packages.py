@@ -56,5 +56,7 @@ def _findings(row: Row) -> list[Finding]:
         try:
             findings.append(Finding("ok", f"{name} {version(name)}"))
         except PackageNotFoundError:
-            findings.append(Finding("problem", f"{name} is not installed", f"pip install 'vllm-mindspore[{row.extra}]'"))
+            findings.append(
+                Finding("problem", f"{name} is not installed", f"pip install 'vllm-mindspore[{row.extra}]'")
+            )
     return findings

@@ -17,7 +17,9 @@ print(json.dumps(f"{kind.__module__}.{kind.__qualname__}"))
 def run() -> list[Finding]:
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and "mindspore" not in allowed.split(","):
-        return [Finding("problem", f"VLLM_PLUGINS={allowed!r} keeps vLLM from loading this plugin", "unset VLLM_PLUGINS")]
+        return [
+            Finding("problem", f"VLLM_PLUGINS={allowed!r} keeps vLLM from loading this plugin", "unset VLLM_PLUGINS")
+        ]
     found = probe(_CODE)
     if found.result is None:
         return [
