@@ -7,11 +7,12 @@ inline void embed_row(const Embedding& op, int64_t id, float* out) {
   constexpr int kTogether = T::kBytes == 4 ? 1 : 2;
   const int64_t steps = (op.hidden + kTogether - 1) / kTogether;
   const Storage* from = static_cast<const Storage*>(op.weight) + (id / kPanel * steps * kPanel + id % kPanel) * kTogether;
-  Storage values[kLanes];
   for (int64_t k = 0; k < op.hidden; k += kLanes) {
     const int64_t count = least(kLanes, op.hidden - k);
+    Storage values[kLanes] = {};
     for (int64_t i = 0; i < count; ++i) values[i] = from[(k + i) / kTogether * kPanel * kTogether + (k + i) % kTogether];
-    widen_row<T>(values, count, out + k, count);
+    const Floats widened = T::load_floats(values);
+    memcpy(out + k, &widened, count * sizeof(float));  // the next row belongs to another thread
   }
 }
 

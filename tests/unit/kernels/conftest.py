@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from vllm_mindspore.kernels.cpu import library
 
-settings.register_profile("kernels", deadline=None, derandomize=True, max_examples=20, database=None)
+settings.register_profile("kernels", deadline=None, derandomize=True, max_examples=50, database=None)
 
 
 @pytest.fixture(scope="session", params=library.available_isas())

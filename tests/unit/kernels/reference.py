@@ -36,7 +36,8 @@ def to_double(stored: np.ndarray) -> np.ndarray:
     """Values of an array that holds a model dtype; uint16 is bfloat16."""
     if stored.dtype == np.uint16:
         return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return stored.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        return stored.astype(np.float64)
 
 
 def same_values(a: np.ndarray, b: np.ndarray) -> bool:
@@ -62,19 +63,23 @@ def swiglu(gate: np.ndarray, gate_bound: np.ndarray, up: np.ndarray, up_bound: n
 
 def rms_norm(x: np.ndarray, gamma: np.ndarray, epsilon: float) -> np.ndarray:
     """Each `len(gamma)` floats of a row of x `[T, C]` over their root mean square."""
-    groups = x.astype(np.float64).reshape(len(x), -1, len(gamma))
+    groups = x.astype(np.float64).reshape(len(x), x.shape[1] // len(gamma), len(gamma))
     scale = 1 / np.sqrt((groups**2).mean(-1, keepdims=True) + np.float64(np.float32(epsilon)))
     return (groups * scale * gamma).reshape(x.shape)
 
 
-def rope(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, positions: np.ndarray, head_dim: int) -> np.ndarray:
-    """Rotate the first `R` floats of each head: `x cos + rotate_half(x) sin`, as Hugging Face's Llama defines it."""
-    heads = x.astype(np.float64).reshape(len(x), -1, head_dim)
+def rope(
+    x: np.ndarray, cos: np.ndarray, sin: np.ndarray, positions: np.ndarray, head_dim: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`x cos + rotate_half(x) sin` of the first `R` floats of each head, as Hugging Face's Llama defines it; its bound."""
+    heads = x.astype(np.float64).reshape(len(x), x.shape[1] // head_dim, head_dim)
     rotary = cos.shape[1]
     turned, rest = heads[..., :rotary], heads[..., rotary:]
     other = np.concatenate([-turned[..., rotary // 2 :], turned[..., : rotary // 2]], -1)
-    turned = turned * cos[positions][:, None] + other * sin[positions][:, None]
-    return np.concatenate([turned, rest], -1).reshape(x.shape)
+    products = turned * cos[positions][:, None], other * sin[positions][:, None]
+    result = np.concatenate([products[0] + products[1], rest], -1)
+    bound = np.concatenate([3 * U * (np.abs(products[0]) + np.abs(products[1])), np.zeros_like(rest)], -1)
+    return result.reshape(x.shape), bound.reshape(x.shape)
 
 
 def attention(
