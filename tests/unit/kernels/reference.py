@@ -92,29 +92,32 @@ def attention(
     scale: float,
     window: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Causal softmax attention, one query row and head at a time, and its bound, both `[rows, H * D]`.
+    """Causal softmax attention and its bound, both `[rows, H * D]`.
 
     An error d in the scores moves a softmax-weighted mean by at most 2 d max|v|; to it the rounding of the weights and of the two
     sums over the keys is added.
     """
     block_size, kv_heads, dim = key_cache.shape[1:]
-    query = query.astype(np.float64).reshape(len(query), -1, dim)
-    group = query.shape[1] // kv_heads
-    out, bound = np.zeros((sum(q_seq_lens), query.shape[1], dim)), np.zeros((sum(q_seq_lens), query.shape[1], dim))
+    group = query.shape[1] // (kv_heads * dim)
+    out, bound = np.zeros(query.shape), np.zeros(query.shape)
     row = 0
     for table, context, new in zip(block_tables, context_lens, q_seq_lens):
         positions = np.arange(context)
         blocks, offsets = table[positions // block_size], positions % block_size
-        keys, values = to_double(key_cache[blocks, offsets]), to_double(value_cache[blocks, offsets])
-        for position in range(context - new, context):
-            first = max(0, position + 1 - window) if window else 0
-            for head in range(query.shape[1]):
-                q, k = query[row, head], keys[first : position + 1, head // group]
-                v = values[first : position + 1, head // group]
-                scores = k @ q * scale
-                weights = np.exp(scores - scores.max())
-                out[row, head] = weights @ v / weights.sum()
-                score_bound = (dim + 3) * U * (np.abs(k) @ np.abs(q)).max() * scale + 4 * U * np.ptp(scores)
-                bound[row, head] = (2 * score_bound + 2 * (len(k) + 8) * U) * np.abs(v).max()
-            row += 1
-    return out.reshape(row, -1), bound.reshape(row, -1)
+        own = positions[context - new :, None]
+        hidden = (positions > own) | (positions <= own - window if window else False)
+        for head in range(kv_heads * group):
+            columns = slice(head * dim, (head + 1) * dim)
+            q = query[row : row + new, columns].astype(np.float64)
+            k = to_double(key_cache[blocks, offsets, head // group])
+            v = to_double(value_cache[blocks, offsets, head // group])
+            scores = np.where(hidden, -np.inf, q @ k.T * scale)
+            weights = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
+            out[row : row + new, columns] = weights @ v / weights.sum(1, keepdims=True)
+            score_bound = (
+                (dim + 8) * U * np.where(hidden, 0, np.abs(q) @ np.abs(k).T * scale).max(1, keepdims=True, initial=0)
+            )
+            largest = np.where(hidden, 0, np.abs(v).max(1)).max(1, keepdims=True, initial=0)
+            bound[row : row + new, columns] = 2 * (score_bound + (context + 8) * U) * largest
+        row += new
+    return out, bound

@@ -15,25 +15,13 @@ SEEDS = st.integers(0, 2**32 - 1)
 COUNTS = {"rows": st.integers(0, 20), "padding": st.integers(0, 3)}
 
 # Ties between neighbours, subnormals of each type, the edges of float16's and bfloat16's ranges, and what is no number.
-AWKWARD = np.array(
-    [
-        0.0,
-        -0.0,
-        1.00390625,
-        1.01171875,
-        1.00048828125,
-        1.00146484375,
-        65504,
-        65519.996,
-        65520,
-        -65520,
-        3.3961e38,
-        3.38953e38,
-    ]
-    + [6.1e-5, 5.96e-8, 2.98e-8, 2.9802322e-8, 2.9802326e-8, -8.94e-8, 1e-38, 1e-40, 4.5e-41, 4.6e-41, 9.2e-41, 1.4e-45]
-    + [np.inf, -np.inf, np.nan, -np.nan, 3.4028235e38, -3.4028235e38, 2049, 2051],
-    np.float32,
-)
+# fmt: off
+AWKWARD = np.float32([
+    0.0, -0.0, 1.00390625, 1.01171875, 1.00048828125, 1.00146484375, 2049, 2051, 65504, 65519.996, 65520, -65520, 3.3961e38,
+    3.38953e38, 6.1e-5, 5.96e-8, 2.98e-8, 2.9802322e-8, 2.9802326e-8, -8.94e-8, 1e-38, 1e-40, 4.5e-41, 4.6e-41, 9.2e-41,
+    1.4e-45, 3.4028235e38, -3.4028235e38, np.inf, -np.inf, np.nan,
+])
+# fmt: on
 
 
 @EXAMPLES
