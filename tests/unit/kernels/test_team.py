@@ -1,0 +1,133 @@
+"""The thread team: several callers at once, changes of size, and forked processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.unit.kernels import abi
+from vllm_mindspore.kernels.cpu import library
+
+
+@pytest.fixture
+def problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, a packed weight, and their product computed by one thread."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((9, 64)).astype(np.float32)
+    packed = library.pack_weight([rng.standard_normal((700, 64)).astype(np.float32)], "float32", "float32")
+    with abi.threads(1):
+        return x, packed, multiply(x, packed)
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    with abi.threads(3):
+        yield
+
+
+def multiply(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
+    return abi.call("matmul", [x, packed, abi.count(len(x))], (len(x), 700))[0]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_callers_in_two_threads_get_their_own_results(problem: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """ctypes lets go of the interpreter lock, so operators of two graphs do overlap."""
+    x, packed, expected = problem
+    right = []
+
+    def work(sign: float) -> None:
+        for _ in range(300):
+            right.append((multiply(sign * x, packed) == sign * expected).all())
+
+    callers = [threading.Thread(target=work, args=(sign,)) for sign in (1.0, -1.0)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    assert len(right) == 600
+    assert all(right)
+
+
+def test_size_may_change_between_operators(problem: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    x, packed, expected = problem
+    before = library.num_threads()
+    try:
+        for number in [3, 1, 2, 5, 0, 4] * 5:
+            library.set_num_threads(number)
+            assert library.num_threads() == max(1, number)
+            assert (multiply(x, packed) == expected).all()
+    finally:
+        library.set_num_threads(before)
+
+
+FORK = """
+import os, signal
+import numpy as np
+from tests.unit.kernels.test_team import library, multiply
+
+library.set_num_threads(3)
+x = np.ones((9, 64), np.float32)
+packed = library.pack_weight([np.ones((700, 64), np.float32)], "float32", "float32")
+assert (multiply(x, packed) == 64).all()
+child = os.fork()
+signal.alarm(20)
+if child == 0:
+    os._exit(0 if (multiply(x, packed) == 64).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert (multiply(x, packed) == 64).all()
+"""
+
+
+def test_a_forked_child_computes_too() -> None:
+    """The parent's worker threads are not in the child: waiting for them would hang it for ever."""
+    # In a process of its own, as other tests may have run MindSpore in this one.
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def num_threads_of_a_new_process(cores: set[int], **variables: str) -> int:
+    program = (
+        f"import os; os.sched_setaffinity(0, {cores})\n"
+        "from vllm_mindspore.kernels.cpu import library; print(library.num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**environment, **variables}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_default_size_is_that_of_the_machine_or_of_the_variable() -> None:
+    cores = os.sched_getaffinity(0)
+    assert num_threads_of_a_new_process(cores) == len(cores)
+    assert num_threads_of_a_new_process({min(cores)}) == 1
+    assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="7") == 7
+    assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="many") == len(cores)
+
+
+def test_idle_workers_sleep(problem: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """A server without requests must not keep its cores busy."""
+    x, packed, _ = problem
+    with abi.threads(3):
+        multiply(x, packed)
+        threads = {int(task.name) for task in Path("/proc/self/task").iterdir()}
+        before, pause = cpu_seconds(threads), threading.Event()
+        pause.wait(0.5)
+        assert cpu_seconds(threads) - before < 0.1
+
+
+def cpu_seconds(threads: set[int]) -> float:
+    """Processor time of some threads of this process."""
+    ticks = 0
+    for thread in threads:
+        fields = Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
