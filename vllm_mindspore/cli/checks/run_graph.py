@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from vllm_mindspore.bootstrap import import_mindspore
 
 
 def main() -> None:
     """Print the device and an answer as JSON."""
-    mindspore = import_mindspore()
-    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    ms: Any = import_mindspore()
+    ms.set_context(mode=ms.GRAPH_MODE)
 
-    class Twice(mindspore.nn.Cell):
+    class Twice(ms.nn.Cell):
         def construct(self, x):  # type: ignore[no-untyped-def]
             return x + x
 
-    answer = Twice()(mindspore.Tensor([1.5], mindspore.float32)).asnumpy().tolist()
-    print(json.dumps({"device": mindspore.get_context("device_target"), "answer": answer}))
+    answer = Twice()(ms.Tensor([1.5], ms.float32)).asnumpy().tolist()
+    print(json.dumps({"device": ms.get_context("device_target"), "answer": answer}))
