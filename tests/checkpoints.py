@@ -1,0 +1,55 @@
+"""Small random checkpoints, made by Hugging Face transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CLASSES = {
+    "LlamaForCausalLM": ("LlamaConfig", "LlamaForCausalLM"),
+    "Qwen2ForCausalLM": ("Qwen2Config", "Qwen2ForCausalLM"),
+    "Qwen3ForCausalLM": ("Qwen3Config", "Qwen3ForCausalLM"),
+}
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+}
+
+
+def make_model(architecture: str, seed: int = 0, **overrides: Any) -> Any:
+    """A float32 model with random weights, biases and norms, so that none of them can be forgotten unseen."""
+    import transformers
+
+    config_class, model_class = (getattr(transformers, name) for name in CLASSES[architecture])
+    config = config_class(**{**SMALL, **overrides})
+    config.architectures = [architecture]
+    torch.manual_seed(seed)
+    # Attention of eager kind: sdpa of some versions leaves sliding windows out.
+    config._attn_implementation = "eager"
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.uniform_(0.5, 1.5)
+            else:
+                parameter.normal_(0, 0.3)
+    return model
+
+
+def make_checkpoint(folder: Path, architecture: str, dtype: str = "float32", **options: Any) -> Any:
+    """Save a model of `make_model` (`options` but for save_pretrained's) and return it, with weights as rounded to `dtype`, in float32."""
+    saving = {key: options.pop(key) for key in ("max_shard_size", "safe_serialization") if key in options}
+    model = make_model(architecture, **options).to(getattr(torch, dtype))
+    model.config.torch_dtype = dtype
+    model.save_pretrained(folder, **saving)
+    return model.float()

@@ -1,0 +1,171 @@
+"""The networks against Hugging Face transformers in float32, over the space of legal configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.checkpoints import make_checkpoint
+from tests.unit.models.driver import Driver
+
+# Both sides compute in float32 in different orders; logits of these models are of size 10.
+FLOAT32_TOLERANCE = 2e-3
+
+
+def reference(model: Any, tokens: Sequence[int]) -> np.ndarray:
+    with torch.inference_mode():
+        return model(torch.tensor([list(tokens)]), use_cache=False).logits[0].numpy()
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    architecture = draw(st.sampled_from(["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"]))
+    kv_heads = draw(st.integers(1, 4))
+    heads = kv_heads * draw(st.sampled_from([1, 2, 3, 7]))
+    head_dim = draw(st.sampled_from([2, 6, 16, 20, 64]))
+    own_head_dim = architecture != "Qwen2ForCausalLM"
+    config: dict[str, Any] = {
+        "vocab_size": draw(st.sampled_from([33, 64, 97, 131])),
+        "hidden_size": draw(st.sampled_from([32, 48, 72])) if own_head_dim else heads * head_dim,
+        "intermediate_size": draw(st.sampled_from([17, 48, 100])),
+        "num_hidden_layers": draw(st.integers(1, 3)),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "tie_word_embeddings": draw(st.booleans()),
+        "rms_norm_eps": draw(st.sampled_from([1e-6, 1e-5])),
+        "rope_theta": draw(st.sampled_from([1e4, 5e5])),
+    }
+    if architecture != "Qwen2ForCausalLM":
+        config["attention_bias"] = draw(st.booleans())
+    if architecture == "LlamaForCausalLM":
+        config["mlp_bias"] = draw(st.booleans())
+    elif draw(st.booleans()):
+        config |= {
+            "use_sliding_window": True,
+            "sliding_window": draw(st.integers(1, 40)),
+            "max_window_layers": draw(st.integers(0, 2)),
+        }
+    return architecture, config
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(configuration=configurations(), seed=st.integers(0, 1000), data=st.data())
+def test_any_legal_configuration_agrees_with_transformers(
+    tmp_path_factory: pytest.TempPathFactory, configuration: tuple[str, dict[str, Any]], seed: int, data: st.DataObject
+) -> None:
+    architecture, config = configuration
+    folder = tmp_path_factory.mktemp("model")
+    model = make_checkpoint(folder, architecture, seed=seed, **config)
+    driver = Driver(folder, model.config)
+    rng = np.random.default_rng(seed)
+    first, second = (rng.integers(0, config["vocab_size"], n).tolist() for n in (70, 9))
+
+    # A prompt in two chunks, the second one beside another prompt; then both decode.
+    cut = data.draw(st.integers(1, 69), label="cut")
+    expected, other = reference(model, first), reference(model, second)
+    start, _ = driver.step({0: first[:cut]})
+    both, _ = driver.step({2: second[:8], 0: first[cut:69]} if cut < 69 else {2: second[:8]})
+    logits, greedy = driver.step({0: [first[69]], 2: [second[8]]})
+
+    np.testing.assert_allclose(start, expected[:cut], atol=FLOAT32_TOLERANCE, rtol=0)
+    np.testing.assert_allclose(both, np.concatenate([other[:8], expected[cut:69]]), atol=FLOAT32_TOLERANCE, rtol=0)
+    np.testing.assert_allclose(logits, np.stack([expected[69], other[8]]), atol=FLOAT32_TOLERANCE, rtol=0)
+    for row, token in zip((expected[69], other[8]), greedy):
+        assert row.max() - row[token] <= 2 * FLOAT32_TOLERANCE
+
+
+ROPES = {
+    "linear": {"rope_type": "linear", "factor": 3.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "yarn with its parameters": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+        "beta_fast": 16,
+        "beta_slow": 2,
+        "attention_factor": 1.3,
+    },
+}
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_rope_scaling_agrees_with_transformers(tmp_path: Path, name: str) -> None:
+    model = make_checkpoint(tmp_path, "LlamaForCausalLM", rope_scaling=ROPES[name], head_dim=16)
+    tokens = np.random.default_rng(1).integers(0, 97, 128).tolist()
+    logits, _ = Driver(tmp_path, model.config).step({0: tokens})
+    np.testing.assert_allclose(logits, reference(model, tokens), atol=FLOAT32_TOLERANCE, rtol=0)
+
+
+def test_dynamic_rope_beyond_the_original_length_agrees_with_transformers_token_by_token(tmp_path: Path) -> None:
+    model = make_checkpoint(
+        tmp_path, "LlamaForCausalLM", rope_scaling=ROPES["dynamic"], head_dim=16, max_position_embeddings=32
+    )
+    tokens = np.random.default_rng(1).integers(0, 97, 60).tolist()
+    driver = Driver(tmp_path, model.config)
+    cache = None
+    with torch.inference_mode():
+        for start, end in [(0, 32), *((i, i + 1) for i in range(32, 60))]:
+            out = model(torch.tensor([tokens[start:end]]), past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            logits, _ = driver.step({0: tokens[start:end]})
+            np.testing.assert_allclose(logits, out.logits[0].numpy(), atol=FLOAT32_TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 0.05), ("bfloat16", 0.4)])
+def test_half_precision_stays_near_the_float32_model_of_the_same_weights(
+    tmp_path: Path, dtype: str, tolerance: float
+) -> None:
+    # Weights are equal; keys, values and (where there are bfloat16 dot products) activations are rounded to `dtype`, by
+    # 2^-11 and 2^-8 of their size, in two layers; logits are of size 10.
+    model = make_checkpoint(tmp_path, "Qwen3ForCausalLM", dtype=dtype)
+    tokens = np.random.default_rng(1).integers(0, 97, 100).tolist()
+    logits, _ = Driver(tmp_path, model.config, dtype).step({0: tokens})
+    expected = reference(model, tokens)
+    assert np.abs(logits - expected).max() < tolerance
+    assert np.abs(expected).max() > 5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_sequence_has_the_same_bits_alone_and_in_company(tmp_path: Path, dtype: str) -> None:
+    model = make_checkpoint(tmp_path, "Qwen2ForCausalLM", dtype=dtype)
+    rng = np.random.default_rng(2)
+    prompts = [rng.integers(0, 97, n).tolist() for n in (41, 3, 77, 20)]
+    driver = Driver(tmp_path, model.config, dtype, num_seqs=4, max_len=160)
+    alone = []
+    for prompt in prompts:
+        whole, _ = driver.step({0: prompt[:-1]})
+        last, _ = driver.step({0: prompt[-1:]})
+        alone.append(np.concatenate([whole, last]))
+        driver.forget(0)
+    # Prompts in uneven pieces, mixed with each other and with decodes.
+    pieces: list[list[np.ndarray]] = [[], [], [], []]
+    while any(driver.lengths[i] < len(prompts[i]) for i in range(4)):
+        new = {}
+        for i in rng.permutation(4).tolist():
+            left = len(prompts[i]) - driver.lengths[i]
+            take = int(rng.integers(0, min(left, 30) + 1)) or min(left, 1)
+            if take:
+                new[i] = prompts[i][driver.lengths[i] : driver.lengths[i] + take]
+        logits, _ = driver.step(new)
+        start = 0
+        for i, ids in new.items():
+            pieces[i].append(logits[start : start + len(ids)])
+            start += len(ids)
+    for i in range(4):
+        assert np.array_equal(np.concatenate(pieces[i]), alone[i])
