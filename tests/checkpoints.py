@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,17 @@ def make_model(architecture: str, seed: int = 0, **overrides: Any) -> Any:
 
 
 def make_checkpoint(folder: Path, architecture: str, dtype: str = "float32", **options: Any) -> Any:
-    """Save a model of `make_model` (`options` but for save_pretrained's) and return it, with weights as rounded to `dtype`, in float32."""
+    """Save a model of `make_model` (`options` but for save_pretrained's) and return it, weights rounded to `dtype`, in float32."""
     saving = {key: options.pop(key) for key in ("max_shard_size", "safe_serialization") if key in options}
-    model = make_model(architecture, **options).to(getattr(torch, dtype))
-    model.config.torch_dtype = dtype
-    model.save_pretrained(folder, **saving)
-    return model.float()
+    model = make_model(architecture, **options)
+    round_weights(model, dtype)
+    half = copy.deepcopy(model).to(getattr(torch, dtype))
+    half.config.torch_dtype = dtype
+    half.save_pretrained(folder, **saving)
+    return model
+
+
+def round_weights(model: Any, dtype: str) -> None:
+    """Round to `dtype` and back: weights only, as `model.to(dtype)` would also round the rotary frequencies."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype)).float()

@@ -1,0 +1,270 @@
+"""Every form of checkpoint, and every kind of damage."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.checkpoints import make_checkpoint, round_weights
+from tests.unit.models.driver import Driver
+from vllm_mindspore.errors import UserError
+from vllm_mindspore.loader import load_model
+from vllm_mindspore.models.config import ModelConfig
+
+TOKENS = [1, 2, 3, 5, 8, 13, 21]
+
+
+def logits(folder: Path, config: Any, dtype: str = "float32") -> np.ndarray:
+    return Driver(folder, config, dtype).step({0: TOKENS})[0]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"max_shard_size": "20KB"}, {"safe_serialization": False}, {"safe_serialization": False, "max_shard_size": "20KB"}],
+    ids=["safetensors", "sharded safetensors", "bin", "sharded bin"],
+)  # fmt: skip
+def test_all_forms_of_a_checkpoint_are_read(tmp_path: Path, form: dict[str, Any]) -> None:
+    model = make_checkpoint(tmp_path, "LlamaForCausalLM", tie_word_embeddings=False, **form)
+    stem = "pytorch_model" if form.get("safe_serialization") is False else "model"
+    assert len(list(tmp_path.glob(f"{stem}*"))) > 1 if "max_shard_size" in form else True
+    with torch.inference_mode():
+        expected = model(torch.tensor([TOKENS])).logits[0].numpy()
+    np.testing.assert_allclose(logits(tmp_path, model.config), expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
+def test_weights_of_one_dtype_serve_in_another(tmp_path: Path, stored: str, wanted: str) -> None:
+    model = make_checkpoint(tmp_path, "Qwen2ForCausalLM", dtype=stored)
+    round_weights(model, wanted)
+    with torch.inference_mode():
+        expected = model(torch.tensor([TOKENS])).logits[0].numpy()
+    tolerance = {"float32": 2e-3, "float16": 0.05, "bfloat16": 0.4}[wanted]  # of the cache and of dot products
+    np.testing.assert_allclose(logits(tmp_path, model.config, wanted), expected, atol=tolerance, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("good")
+    model = make_checkpoint(folder, "LlamaForCausalLM", max_shard_size="20KB")
+    return folder, model.config
+
+
+@pytest.fixture
+def damaged(good: tuple[Path, Any], tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(good[0], tmp_path / "model"))
+
+
+def refusal(folder: Path, config: Any, dtype: str = "float32") -> str:
+    with pytest.raises(UserError) as caught:
+        load_model(str(folder), config, dtype, show_progress=False, max_position=64)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def shard_with(folder: Path, name: str) -> Path:
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    return folder / str(index["weight_map"][name])
+
+
+def rewrite(file: Path, change: Any) -> None:
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+NAME = "model.layers.1.mlp.down_proj.weight"
+
+
+def test_a_missing_shard_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    shard = shard_with(damaged, NAME)
+    shard.unlink()
+    assert refusal(damaged, good[1]).startswith(f"{shard} is missing, though model.safetensors.index.json lists it")
+
+
+def test_a_truncated_file_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    shard = shard_with(damaged, NAME)
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert re.search(rf"{shard} is damaged or not complete \(.+\): fetch it again", refusal(damaged, good[1]))
+
+
+def test_an_empty_file_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    shard = shard_with(damaged, NAME)
+    shard.write_bytes(b"")
+    assert f"{shard} is damaged or not complete" in refusal(damaged, good[1])
+
+
+def test_a_flipped_bit_in_the_header_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    shard = shard_with(damaged, NAME)
+    content = bytearray(shard.read_bytes())
+    content[8] ^= 1  # the header's opening brace
+    shard.write_bytes(content)
+    assert f"{shard} is damaged or not complete" in refusal(damaged, good[1])
+
+
+def test_a_flipped_bit_that_makes_a_weight_infinite_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    def flip(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[NAME].view(torch.int32)[3, 4] |= 0x7F800000
+
+    shard = shard_with(damaged, NAME)
+    rewrite(shard, flip)
+    assert f"{shard}: {NAME} holds a value that is not a finite number" in refusal(damaged, good[1])
+
+
+def test_a_weight_too_large_for_the_dtype_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    def enlarge(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[NAME][0, 0] = 1e6
+
+    rewrite(shard_with(damaged, NAME), enlarge)
+    assert f"{NAME} holds a value that is not a finite number in float16" in refusal(damaged, good[1], "float16")
+
+
+def test_a_pickle_that_is_none_is_named(good: tuple[Path, Any], tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path, "LlamaForCausalLM", safe_serialization=False)
+    file = tmp_path / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert f"{file} is damaged or not complete" in refusal(tmp_path, model.config)
+
+
+def test_a_pickle_that_runs_code_is_refused(good: tuple[Path, Any], tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return Path.touch, (str(tmp_path / "was here"),)  # type: ignore[return-value]
+
+    torch.save({"model.norm.weight": Evil()}, tmp_path / "pytorch_model.bin")
+    assert "is damaged or not complete" in refusal(tmp_path, good[1])
+    assert not (tmp_path / "was here").exists()
+
+
+def test_an_index_that_is_none_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    index = damaged / "model.safetensors.index.json"
+    index.write_text('{"weight_map": [')
+    assert refusal(damaged, good[1]) == f"{index} is not the index of a sharded checkpoint: fetch it again."
+
+
+def test_a_folder_without_weights_is_named(good: tuple[Path, Any], tmp_path: Path) -> None:
+    assert refusal(tmp_path, good[1]).startswith(f"{tmp_path} has neither model.safetensors nor pytorch_model.bin")
+
+
+def test_a_missing_tensor_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    def remove(tensors: dict[str, torch.Tensor]) -> None:
+        del tensors[NAME]
+
+    rewrite(shard_with(damaged, NAME), remove)
+    assert f"has no tensor {NAME} in its weights" in refusal(damaged, good[1])
+
+
+def test_a_tensor_too_many_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    rewrite(shard_with(damaged, NAME), lambda tensors: tensors.update({"model.layers.0.extra": torch.zeros(2)}))
+    assert "holds model.layers.0.extra, which the model that its config.json describes does not have" in refusal(
+        damaged, good[1]
+    )
+
+
+def test_leftovers_of_old_checkpoints_do_not_matter(good: tuple[Path, Any], damaged: Path) -> None:
+    leftover = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(2)}
+    rewrite(shard_with(damaged, NAME), lambda tensors: tensors.update(leftover))
+    assert np.array_equal(logits(damaged, good[1]), logits(good[0], good[1]))
+
+
+def test_a_tensor_of_another_shape_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    rewrite(shard_with(damaged, NAME), lambda tensors: tensors.update({NAME: torch.zeros(48, 81)}))
+    assert f"{NAME} has the shape [48, 81], where config.json asks for [48, 80]" in refusal(damaged, good[1])
+
+
+def test_a_tensor_of_a_dtype_that_cannot_be_read_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    rewrite(shard_with(damaged, NAME), lambda tensors: tensors.update({NAME: tensors[NAME].to(torch.int8)}))
+    assert f"{NAME} has the dtype int8, only bfloat16, float16, float32 can be read" in refusal(damaged, good[1])
+
+
+def test_a_name_that_is_no_model_is_refused(good: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "neither a folder nor the id of a model" in refusal(Path("/no/such/folder"), good[1])
+
+
+@pytest.mark.parametrize(
+    "key", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+)
+def test_a_key_missing_from_the_configuration_is_named(good: tuple[Path, Any], damaged: Path, key: str) -> None:
+    from transformers import AutoConfig
+
+    file = damaged / "config.json"
+    content = json.loads(file.read_text())
+    del content[key]
+    file.write_text(json.dumps(content))
+    config = AutoConfig.from_pretrained(damaged)
+    assert refusal(damaged, config) == f"{file} has no {key}: add it, or fetch the checkpoint again."
+    config.update({key: good[1].to_dict()[key]})  # as --hf-overrides does
+    assert ModelConfig.from_hf(config, "float32", damaged) == ModelConfig.from_hf(good[1], "float32", good[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"hidden_act": "gelu"}, "has hidden_act = 'gelu', it must be silu."),
+        ({"num_key_value_heads": 3}, "has num_key_value_heads = 3, it must be a divisor of num_attention_heads, which is 4."),
+        ({"num_hidden_layers": 0}, "has num_hidden_layers = 0, it must be a positive whole number."),
+        ({"vocab_size": "97"}, "has vocab_size = '97', it must be a positive whole number."),
+        ({"rms_norm_eps": -1}, "has rms_norm_eps = -1, it must be a positive number."),
+        ({"head_dim": 7}, "has head_dim = 7, it must be even."),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "it must be of the type default, linear, dynamic, llama3, yarn."),
+        ({"rope_scaling": {"type": "linear"}}, "it must be complete, factor is missing."),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "it must be of positive numbers, factor is 0."),
+        ({"architectures": ["GPT2LMHeadModel"]}, "it must be one of LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM."),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_an_illegal_value_of_the_configuration_is_named(
+    good: tuple[Path, Any], values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        ModelConfig.from_hf({**good[1].to_dict(), **values}, "float32", "somewhere")
+
+
+def test_weights_are_held_once(tmp_path: Path) -> None:
+    """What the process owns while it loads never exceeds the weights by more than the largest of them."""
+    import subprocess
+    import sys
+
+    make_checkpoint(tmp_path, "LlamaForCausalLM", dtype="bfloat16", hidden_size=768, intermediate_size=6144, num_hidden_layers=8, head_dim=64, vocab_size=20000)  # fmt: skip
+    script = f"""
+import threading, time
+from vllm_mindspore.bootstrap import import_mindspore
+import_mindspore()
+from transformers import AutoConfig
+from vllm_mindspore.loader import load_model
+
+def owned():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1024
+
+peak = before = owned()
+done = False
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, owned())
+        time.sleep(0.001)
+watcher = threading.Thread(target=watch)
+watcher.start()
+config = AutoConfig.from_pretrained({str(tmp_path)!r})
+network = load_model({str(tmp_path)!r}, config, "bfloat16", show_progress=False, max_position=64)
+done = True
+watcher.join()
+print(peak - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    weights = (tmp_path / "model.safetensors").stat().st_size / 2**20
+    assert weights > 250
+    largest = 20000 * 768 * 2 / 2**20
+    assert float(done.stdout.splitlines()[-1]) < weights + largest + 10
