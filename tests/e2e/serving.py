@@ -1,0 +1,81 @@
+"""Start a server as a user does, and see what is left of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+
+READY_WITHIN = 240
+
+
+def executable(name: str) -> str:
+    """A command of the environment that runs the tests."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A server in a session of its own; its output goes to a file."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        cleared = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", str(self.port)],
+                env={**cleared, "VLLM_CPU_KVCACHE_SPACE": "1"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log()
+            try:
+                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.5)
+        raise AssertionError(f"not ready within {READY_WITHIN} s:\n{self.log()}")
+
+    def gauge(self, name: str) -> float:
+        """The value of one of vLLM's metrics."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=10, follow_redirects=True).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+
+    def processes(self) -> list[psutil.Process]:
+        """All that are alive in the server's session."""
+        alive = []
+        for process in psutil.process_iter():
+            try:
+                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(process)
+            except (ProcessLookupError, psutil.NoSuchProcess):
+                continue
+        return alive
+
+    def kill(self) -> None:
+        for process in self.processes():
+            process.kill()
+        self.process.wait(30)
