@@ -106,6 +106,14 @@ def test_gated_product_of_any_size(
     assert (result[rows:] == abi.UNTOUCHED).all()
 
 
+def test_product_past_the_cache(isa: str, dtype: str) -> None:
+    """So many rows that they pass in several blocks, and so many panels that an item takes more than one."""
+    rng = np.random.default_rng(2)
+    weight, x = draw_weight(rng, 1000, 1501, dtype), draw_rows(rng, 333, 1501)
+    (result,) = product(x, [weight], dtype, 333)
+    assert_within(result, *reference.matmul(x, weight, rounds_activations(isa, dtype)))
+
+
 def test_a_row_has_the_same_bits_in_every_batch(isa: str, dtype: str) -> None:
     """Otherwise a greedy answer would change with what else the server is doing."""
     rng = np.random.default_rng(0)
