@@ -36,6 +36,7 @@ int default_size() {
 
 class Team {
  public:
+  explicit Team(int size) : size_(size) {}
   ~Team() { stop(); }
 
   int size() const { return size_; }
@@ -120,7 +121,7 @@ class Team {
     }
   }
 
-  int size_ = default_size();
+  int size_;
   std::mutex turn_;
   std::vector<std::thread> workers_;
   TeamFunction function_ = nullptr;
@@ -141,11 +142,11 @@ pid_t the_owner = 0;
 std::mutex making;
 
 // Made at first use. Never destroyed: an operator may still run in another thread while the process exits. A forked child has
-// none of its parent's threads, so it gets a team of its own.
+// none of its parent's threads, so it gets a team of its own, of the same size.
 Team& team() {
   std::lock_guard<std::mutex> lock(making);
   if (!the_team || the_owner != getpid()) {
-    the_team = new Team;
+    the_team = new Team(the_team ? the_team->size() : default_size());
     the_owner = getpid();
   }
   return *the_team;
