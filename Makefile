@@ -17,8 +17,7 @@ env: $(STAMP)
 
 serve: $(STAMP)
 	model=$$($(BIN)/vllm-mindspore demo-model) && \
-	exec $(BIN)/vllm-mindspore serve "$$model" --served-model-name smollm2 --host 127.0.0.1 --port 8000 \
-		--enable-auto-tool-choice --tool-call-parser hermes
+	exec $(BIN)/vllm-mindspore serve "$$model" --served-model-name smollm2 --host 127.0.0.1 --port 8000
 
 test: lint
 	$(BIN)/pytest

@@ -58,7 +58,7 @@ def remove_a_key(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "damage", "said"),
+    ("start", "damage", "said"),
     [
         (VLLM, remove_a_shard, r"model-00001\S* is missing, though model.safetensors.index.json lists it: fetch the checkpoint again."),
         (MODULE, truncate_a_shard, r"model-00001\S* is damaged or not complete \(.*\): fetch it again."),
@@ -66,10 +66,10 @@ def remove_a_key(folder: Path) -> None:
     ],
     ids=["missing shard", "truncated shard", "missing key"],
 )  # fmt: skip
-def test_a_damaged_model_is_named(tmp_path: Path, model: Path, command: list[str], damage: Any, said: str) -> None:
+def test_a_damaged_model_is_named(tmp_path: Path, model: Path, start: list[str], damage: Any, said: str) -> None:
     folder = Path(shutil.copytree(model, tmp_path / "model"))
     damage(folder)
-    code, output = run(command, folder)
+    code, output = run(start, folder)
     assert code != 0
     assert re.search(said, output), output
 
