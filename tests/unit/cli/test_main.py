@@ -1,0 +1,43 @@
+"""The command line, as installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vllm_mindspore.cli import main
+
+
+def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([command, *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["serve", "check-env", "matrix", "demo-model"])
+def test_each_command_explains_itself_with_an_example(command: str, name: str) -> None:
+    done = run(command, name, "--help")
+    assert done.returncode == 0
+    assert "example:" in done.stdout
+    assert name in run(command, "--help").stdout
+
+
+def test_the_matrix_is_printed(command: str) -> None:
+    rows = json.loads(run(command, "matrix", "--json").stdout)
+    assert [row["vllm"] for row in rows] == ["0.9.1"]
+    assert "vLLM 0.9.1, engine V1" in run(command, "matrix").stdout
+
+
+def test_a_wrong_command_is_a_usage_error(command: str) -> None:
+    done = run(command, "frobnicate")
+    assert done.returncode == 2
+    assert "invalid choice: 'frobnicate'" in done.stderr
+
+
+def test_a_users_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "something").write_text("else")
+    assert main.main(["demo-model", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"vllm-mindspore demo-model: {tmp_path} holds something else than the demo model: name another folder."
+    ]

@@ -1,0 +1,58 @@
+"""The matrix is what everything else follows."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from vllm_mindspore import matrix
+from vllm_mindspore.errors import UserError
+from vllm_mindspore.models.registry import supported_architectures
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+
+@pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.extra)
+def test_extras_say_what_the_matrix_says(row: matrix.Row) -> None:
+    extra = {r.name: r.specifier for r in map(Requirement, PROJECT["optional-dependencies"][row.extra])}
+    assert extra == {
+        "vllm": Requirement(f"vllm=={row.vllm}").specifier,
+        **{name: Requirement(f"{name}{specifier}").specifier for name, specifier in row.requirements.items()},
+    }
+    assert set(Requirement(f"python{PROJECT['requires-python']}").specifier) == set(
+        Requirement(f"python{row.python}").specifier
+    )
+
+
+@pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.extra)
+def test_every_row_has_its_adapter_and_its_models(row: matrix.Row) -> None:
+    assert find_spec(f"vllm_mindspore.compat.{row.adapter}") is not None
+    assert row.models == supported_architectures()
+    assert row.engine in ("V0", "V1")
+    assert row.verified in ("cpu", "declared")
+
+
+def test_the_installed_vllm_has_its_row() -> None:
+    row = matrix.row_for_installed_vllm()
+    assert row.vllm == version("vllm")
+
+
+def test_a_build_of_a_known_release_is_that_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "version", lambda name: "0.9.1+cpu")
+    assert matrix.row_for_installed_vllm().adapter == "v0_9_1"
+
+
+def test_an_unknown_release_is_refused_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "version", lambda name: "0.5.0")
+    with pytest.raises(UserError, match="vLLM 0.5.0 is installed, and vllm-mindspore has no adapter for it: .*0.9.1"):
+        matrix.row_for_installed_vllm()
