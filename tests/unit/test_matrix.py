@@ -54,5 +54,7 @@ def test_a_build_of_a_known_release_is_that_release(monkeypatch: pytest.MonkeyPa
 
 def test_an_unknown_release_is_refused_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix, "version", lambda name: "0.5.0")
-    with pytest.raises(UserError, match=r"vLLM 0\.5\.0 is installed, and vllm-mindspore has no adapter for it: .*0\.9\.1"):
+    with pytest.raises(
+        UserError, match=r"vLLM 0\.5\.0 is installed, and vllm-mindspore has no adapter for it: .*0\.9\.1"
+    ):
         matrix.row_for_installed_vllm()
