@@ -30,7 +30,9 @@ def test_a_failure_is_logged_and_stops_vllm(monkeypatch: pytest.MonkeyPatch, cap
     broken = types.ModuleType("vllm_mindspore.matrix")
     broken.row_for_installed_vllm = lambda: (_ for _ in ()).throw(ValueError("vLLM 0.1.0 is too old."))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm_mindspore.matrix", broken)
+    # Whatever vLLM's or another test's logging did to it: the capturing handler hears each record once, by way of the root logger.
     logger = logging.getLogger("vllm_mindspore")
+    monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", True)
 
     module, _, name = plugin.platform().rpartition(".")

@@ -70,7 +70,9 @@ def test_size_may_change_between_operators(problem: tuple[np.ndarray, np.ndarray
 FORK = """
 import os
 import signal
+import sys
 import numpy as np
+sys.path.append(sys.argv[1])
 from tests.unit.kernels.test_team import library, multiply
 
 library.set_num_threads(3)
@@ -90,7 +92,7 @@ assert (multiply(x, packed) == 64).all()
 def test_a_forked_child_computes_with_threads_of_its_own() -> None:
     """vLLM forks its workers: the parent's threads are not in the child, which would compute on one core or wait for ever."""
     # In a process of its own, as other tests may have run MindSpore in this one.
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORK, str(Path(__file__).parents[3])], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
