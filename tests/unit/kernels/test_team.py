@@ -92,7 +92,9 @@ assert (multiply(x, packed) == 64).all()
 def test_a_forked_child_computes_with_threads_of_its_own() -> None:
     """vLLM forks its workers: the parent's threads are not in the child, which would compute on one core or wait for ever."""
     # In a process of its own, as other tests may have run MindSpore in this one.
-    done = subprocess.run([sys.executable, "-c", FORK, str(Path(__file__).parents[3])], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(Path(__file__).parents[3])], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
 
 
