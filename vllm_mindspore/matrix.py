@@ -5,6 +5,8 @@ Imported in the middle of `import vllm`, so it needs little and is quick.
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from vllm_mindspore.errors import UserError
 
 if sys.version_info >= (3, 11):
@@ -20,6 +24,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+logger = logging.getLogger(__name__)
+
+TRY_UNKNOWN = "VLLM_MINDSPORE_TRY_UNKNOWN_VLLM"
+"""Environment variable: 1 runs a vLLM that has no row with the adapter for the nearest release."""
 _NAME = "version_matrix.toml"
 
 
@@ -47,21 +55,37 @@ class Row:
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """The table."""
+    """The table, release after release, the default engine of each first."""
     here = Path(__file__).parent
     # Installed, it lies beside this file; in a checkout, which an editable install runs from, one level up.
     file = next(folder / _NAME for folder in (here, here.parent) if (folder / _NAME).is_file())
     table = tomllib.loads(file.read_text(encoding="utf-8"))
-    return tuple(Row(**{**row, "models": tuple(row["models"])}) for row in table["row"])
+    return tuple(
+        Row(
+            **{
+                **{key: value for key, value in release.items() if key != "engine"},
+                **engine,
+                "models": tuple(engine["models"]),
+            }
+        )
+        for release in table["release"]
+        for engine in release["engine"]
+    )
 
 
-def row_for_installed_vllm() -> Row:
-    """The row of the installed vLLM.
+def asked_engine() -> str | None:
+    """The engine that `VLLM_USE_V1`, vLLM's own variable, asks for; None leaves the choice to us."""
+    choice = os.environ.get("VLLM_USE_V1", "")
+    return {"0": "V0", "1": "V1"}.get(choice)
+
+
+def rows_for_installed_vllm() -> tuple[Row, ...]:
+    """The rows of the installed vLLM, the default engine's first.
 
     Raises:
-        UserError: vLLM is missing, or a release that we have no adapter for.
+        UserError: vLLM is missing, or a release that we have no adapter for and were not told to try.
     """
-    known = ", ".join(row.vllm for row in rows())
+    known = ", ".join(dict.fromkeys(row.vllm for row in rows()))
     try:
         # "0.9.1+cpu" and the like are builds of the same release.
         installed = version("vllm").partition("+")[0]
@@ -69,7 +93,39 @@ def row_for_installed_vllm() -> Row:
         raise UserError(
             f"vLLM is not installed: install one of {known}, for instance with pip install 'vllm-mindspore[{rows()[-1].extra}]'."
         ) from None
-    for row in rows():
-        if row.vllm == installed:
-            return row
-    raise UserError(f"vLLM {installed} is installed, and vllm-mindspore has no adapter for it: install one of {known}.")
+    exact = tuple(row for row in rows() if row.vllm == installed)
+    if exact:
+        return exact
+    if os.environ.get(TRY_UNKNOWN) == "1":
+        nearest = _nearest(installed)
+        logger.warning(
+            "vLLM %s is installed, which vllm-mindspore was never run with: trying the adapter for %s, as %s=1 asks.",
+            installed,
+            nearest,
+            TRY_UNKNOWN,
+        )
+        return tuple(row for row in rows() if row.vllm == nearest)
+    raise UserError(
+        f"vLLM {installed} is installed, and vllm-mindspore has no adapter for it: install one of {known}, "
+        f"or set {TRY_UNKNOWN}=1 to try the adapter for the nearest release."
+    )
+
+
+def row_for_installed_vllm(engine: str | None = None) -> Row:
+    """The row of the installed vLLM and of an engine: the one given, else the one asked for, else the default.
+
+    An engine that there is no row for gives the default one's; the platform refuses it once a model is to be run.
+
+    Raises:
+        UserError: see `rows_for_installed_vllm`.
+    """
+    candidates = rows_for_installed_vllm()
+    wanted = engine or asked_engine()
+    return next((row for row in candidates if row.engine == wanted), candidates[0])
+
+
+def _nearest(installed: str) -> str:
+    """The newest known release that is not newer than the installed one; the oldest if there is none."""
+    known = sorted({row.vllm for row in rows()}, key=Version)
+    older = [release for release in known if Version(release) <= Version(installed)]
+    return (older or known[:1])[-1]

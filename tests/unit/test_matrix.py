@@ -22,7 +22,7 @@ else:
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 
 
-@pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.extra)
+@pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
 def test_extras_say_what_the_matrix_says(row: matrix.Row) -> None:
     extra = {r.name: r.specifier for r in map(Requirement, PROJECT["optional-dependencies"][row.extra])}
     assert extra == {
@@ -34,7 +34,7 @@ def test_extras_say_what_the_matrix_says(row: matrix.Row) -> None:
     )
 
 
-@pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.extra)
+@pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
 def test_every_row_has_its_adapter_and_its_models(row: matrix.Row) -> None:
     assert find_spec(f"vllm_mindspore.compat.{row.adapter}") is not None
     assert row.models == supported_architectures()
@@ -50,6 +50,32 @@ def test_the_installed_vllm_has_its_row() -> None:
 def test_a_build_of_a_known_release_is_that_release(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix, "version", lambda name: "0.9.1+cpu")
     assert matrix.row_for_installed_vllm().adapter == "v0_9_1"
+
+
+@pytest.mark.parametrize(
+    ("asked", "adapter"), [(None, "v0_8_3_v1"), ("0", "v0_8_3_v0"), ("1", "v0_8_3_v1"), ("yes", "v0_8_3_v1")]
+)
+def test_vllms_own_variable_chooses_the_engine(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, adapter: str
+) -> None:
+    monkeypatch.setattr(matrix, "version", lambda name: "0.8.3")
+    monkeypatch.delenv("VLLM_USE_V1", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("VLLM_USE_V1", asked)
+    assert matrix.row_for_installed_vllm().adapter == adapter
+    assert matrix.row_for_installed_vllm("V0").adapter == "v0_8_3_v0"
+
+
+@pytest.mark.parametrize(
+    ("installed", "adapter"), [("0.9.2", "v0_9_1"), ("0.8.5.post1", "v0_8_3_v1"), ("0.5.0", "v0_6_6")]
+)
+def test_an_unknown_release_may_be_tried_with_the_nearest_adapter(
+    monkeypatch: pytest.MonkeyPatch, installed: str, adapter: str
+) -> None:
+    monkeypatch.setattr(matrix, "version", lambda name: installed)
+    monkeypatch.setenv(matrix.TRY_UNKNOWN, "1")
+    monkeypatch.delenv("VLLM_USE_V1", raising=False)
+    assert matrix.row_for_installed_vllm().adapter == adapter
 
 
 def test_an_unknown_release_is_refused_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
