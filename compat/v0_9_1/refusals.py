@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import vllm.envs as envs
 from vllm.config import LoadFormat, SchedulerConfig
 
-from vllm_mindspore.compat.common.refusal import StartupRefused
+from vllm_mindspore.compat.common.refusal import StartupRefused, unsupported
 from vllm_mindspore.errors import UserError
 from vllm_mindspore.models.config import ModelConfig as NetworkConfig
 from vllm_mindspore.models.registry import supported_architectures
@@ -52,49 +52,45 @@ def dtype_name(config: VllmConfig) -> str:
     return str(config.model_config.dtype).rpartition(".")[2]
 
 
-def _unsupported(what: str, remedy: str) -> str:
-    return f"vllm-mindspore does not support {what} yet: {remedy}."
-
-
 def _features(config: VllmConfig) -> Iterator[str]:
     model, cache, load = config.model_config, config.cache_config, config.load_config
     if config.lora_config is not None:
-        yield _unsupported("LoRA", "remove --enable-lora")
+        yield unsupported("LoRA", "remove --enable-lora")
     if config.speculative_config is not None:
-        yield _unsupported("speculative decoding", "remove --speculative-config")
+        yield unsupported("speculative decoding", "remove --speculative-config")
     if config.prompt_adapter_config is not None:
-        yield _unsupported("prompt adapters", "remove --enable-prompt-adapter")
+        yield unsupported("prompt adapters", "remove --enable-prompt-adapter")
     if model.enable_prompt_embeds:
-        yield _unsupported("prompt embeddings as input", "remove --enable-prompt-embeds")
+        yield unsupported("prompt embeddings as input", "remove --enable-prompt-embeds")
     if config.kv_transfer_config is not None and config.kv_transfer_config.kv_connector is not None:
-        yield _unsupported("KV cache transfer", "remove --kv-transfer-config")
+        yield unsupported("KV cache transfer", "remove --kv-transfer-config")
     if cache.cache_dtype != "auto":
-        yield _unsupported(f"--kv-cache-dtype {cache.cache_dtype}", "remove it; the cache has the model's dtype")
+        yield unsupported(f"--kv-cache-dtype {cache.cache_dtype}", "remove it; the cache has the model's dtype")
     if cache.calculate_kv_scales:
-        yield _unsupported("scaled KV caches", "remove --calculate-kv-scales")
+        yield unsupported("scaled KV caches", "remove --calculate-kv-scales")
     if cache.cpu_offload_gb > 0:
-        yield _unsupported(
+        yield unsupported(
             "weight offloading", "remove --cpu-offload-gb; on this device the weights are in CPU memory anyway"
         )
     if load.load_format != LoadFormat.AUTO:
         name = getattr(load.load_format, "value", load.load_format)
-        yield _unsupported(
+        yield unsupported(
             f"--load-format {name}", "remove it; safetensors files are read, and pytorch_model.bin where there are none"
         )
     if load.ignore_patterns != _IGNORED_BY_DEFAULT:
-        yield _unsupported("--ignore-patterns", "remove it")
+        yield unsupported("--ignore-patterns", "remove it")
     if load.model_loader_extra_config:
-        yield _unsupported("--model-loader-extra-config", "remove it")
+        yield unsupported("--model-loader-extra-config", "remove it")
     if load.pt_load_map_location != "cpu":
-        yield _unsupported("--pt-load-map-location other than cpu", "remove it")
+        yield unsupported("--pt-load-map-location other than cpu", "remove it")
     if model.model_impl == "transformers":
-        yield _unsupported("--model-impl transformers", "remove it; the network is MindSpore's")
+        yield unsupported("--model-impl transformers", "remove it; the network is MindSpore's")
     if config.additional_config:
         yield f"vllm-mindspore has no options of its own in --additional-config: remove {config.additional_config}."
     if envs.VLLM_ATTENTION_BACKEND is not None:
         yield "VLLM_ATTENTION_BACKEND chooses among vLLM's torch kernels, which vllm-mindspore does not use: unset it."
     if envs.VLLM_TORCH_PROFILER_DIR is not None:
-        yield _unsupported("VLLM_TORCH_PROFILER_DIR (torch's profiler sees nothing of MindSpore)", "unset it")
+        yield unsupported("VLLM_TORCH_PROFILER_DIR (torch's profiler sees nothing of MindSpore)", "unset it")
 
 
 def _parallelism(config: VllmConfig) -> Iterator[str]:
@@ -105,12 +101,12 @@ def _parallelism(config: VllmConfig) -> Iterator[str]:
         ("data", "--data-parallel-size", parallel.data_parallel_size),
     ):
         if size > 1:
-            yield _unsupported(f"{what} parallelism", f"set {flag} to 1, it is {size}")
+            yield unsupported(f"{what} parallelism", f"set {flag} to 1, it is {size}")
     if parallel.enable_expert_parallel:
-        yield _unsupported("expert parallelism", "remove --enable-expert-parallel")
+        yield unsupported("expert parallelism", "remove --enable-expert-parallel")
     backend = parallel.distributed_executor_backend
     if isinstance(backend, str) and backend not in _EXECUTORS:
-        yield _unsupported(f"--distributed-executor-backend {backend}", "use uni or mp")
+        yield unsupported(f"--distributed-executor-backend {backend}", "use uni or mp")
 
 
 def _v0_only(config: VllmConfig) -> Iterator[str]:
@@ -138,14 +134,14 @@ def _model(config: VllmConfig) -> Iterator[str]:
     model = config.model_config
     known = supported_architectures()
     if model.is_multimodal_model:
-        yield _unsupported("multimodal models", f"{model.model} is one; serve a text model")
+        yield unsupported("multimodal models", f"{model.model} is one; serve a text model")
     elif model.is_encoder_decoder:
-        yield _unsupported("encoder-decoder models", f"{model.model} is one; serve a decoder-only model")
+        yield unsupported("encoder-decoder models", f"{model.model} is one; serve a decoder-only model")
     elif not set(model.architectures) & set(known):
         names = ", ".join(model.architectures) or "no architecture at all"
         yield f"vllm-mindspore has no network for {names}, which {model.model} asks for: it has {', '.join(known)}."
     elif model.task != "generate":
-        yield _unsupported(f"--task {model.task}", "it only generates text")
+        yield unsupported(f"--task {model.task}", "it only generates text")
     elif dtype_name(config) not in _DTYPES:
         yield f"vllm-mindspore cannot compute in {dtype_name(config)}: use --dtype {', '.join(_DTYPES)}."
     else:
