@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vllm_mindspore.compat.common.refusal import unsupported
 from vllm_mindspore.compat.common.v0 import refusals
 from vllm_mindspore.compat.v0_6_6 import engine_choice
 
