@@ -104,9 +104,7 @@ class MindSporeModelRunner:
         return []
 
 
-def _grown(
-    group: SequenceGroupMetadata, output: CompletionSequenceGroupOutput, copy: bool
-) -> SequenceGroupMetadata:
+def _grown(group: SequenceGroupMetadata, output: CompletionSequenceGroupOutput, copy: bool) -> SequenceGroupMetadata:
     """The group with its sampled tokens appended, as it decodes next; a copy if it is still the engine's own."""
     if copy:
         group = SequenceGroupMetadata(

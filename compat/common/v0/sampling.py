@@ -77,7 +77,12 @@ class Sampling:
         """
         before = dict(self._generators)
         metadata = SamplingMetadata.prepare(
-            [_without_prompt_logprobs(group) for group in groups], step.seq_lens, step.query_lens, "cpu", False, self._generators
+            [_without_prompt_logprobs(group) for group in groups],
+            step.seq_lens,
+            step.query_lens,
+            "cpu",
+            False,
+            self._generators,
         )
         for group, to_sample in zip(groups, metadata.seq_groups):
             generator = before.get(group.request_id)
