@@ -9,7 +9,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
-import torch
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
