@@ -1,12 +1,5 @@
-"""Tell vLLM's registry about our networks."""
+"""What vLLM may know about our networks without loading one: nothing here is particular to this release."""
 
-from __future__ import annotations
+from vllm_mindspore.compat.common.v1.models import register
 
-from vllm import ModelRegistry
-
-from vllm_mindspore.compat.common import models
-
-
-def register() -> None:
-    """Called by the plugin in every process of vLLM; idempotent."""
-    models.register(ModelRegistry)
+__all__ = ["register"]
