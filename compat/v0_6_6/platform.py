@@ -58,9 +58,11 @@ class MindSporePlatform(Platform):
 
         if vllm_config.model_config is None:  # an empty configuration, as vLLM makes for itself in passing
             return
+        parallel = vllm_config.parallel_config
+        if parallel.distributed_executor_backend in (None, "mp") and parallel.world_size == 1:
+            # For "cpu" vLLM would take its CPUExecutor, which puts the async engine's worker into a process of its own. This one is
+            # for one worker in the engine's process, as "mp" is, has nothing of a GPU, and serves the sync and the async engine.
+            parallel.distributed_executor_backend = GPUExecutorAsync
         refusals.check(vllm_config)
         configuration.fill_in(vllm_config, _WORKER)
-        # For "cpu" vLLM would take its CPUExecutor, which puts the async engine's worker into a process of its own. This one is
-        # for one worker in the engine's process, has nothing of a GPU, and serves the sync and the async engine.
-        vllm_config.parallel_config.distributed_executor_backend = GPUExecutorAsync
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION

@@ -23,5 +23,5 @@ def check(config: VllmConfig) -> None:
 
 def _features(config: VllmConfig) -> Iterator[str]:
     device = config.device_config.device_type
-    if device not in ("cpu", "auto"):
-        yield f"--device {device} asks vLLM for a device of its own, and this installation runs on MindSpore: remove it."
+    if device != "cpu":
+        yield f"--device {device} names a device of vLLM's own, and vllm-mindspore runs on MindSpore: remove it."
