@@ -89,7 +89,9 @@ class MindSporeWorker(WorkerBase):
         )
         logger.info("KV cache: %.2f GiB", budget / GIB)
         per_block = self.get_cache_block_size_bytes()
-        return budget // per_block, int(self.cache_config.swap_space_bytes) // per_block
+        # vLLM makes an object of each block of the pool; more than all running sequences can have are of no use.
+        useful = scheduler.max_num_seqs * -(-self._longest_sequence() // self.cache_config.block_size)
+        return budget // per_block, min(useful, int(self.cache_config.swap_space_bytes) // per_block)
 
     def _requested_kv_bytes(self) -> tuple[int, str] | None:
         """Bytes that the user asked for, and by which option."""
