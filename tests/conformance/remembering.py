@@ -107,6 +107,5 @@ class RememberingWorker(_WORKER):  # type: ignore[misc, valid-type]
         from vllm_mindspore.compat.common.v0.model_runner import MindSporeModelRunner
 
         self.cache_config.num_gpu_blocks, self.cache_config.num_cpu_blocks = num_gpu_blocks, num_cpu_blocks
-        block_size = self.cache_config.block_size
-        runner = RememberingRunner(num_gpu_blocks, block_size, num_cpu_blocks)
-        self.model_runner = MindSporeModelRunner(runner, block_size, HostTorch())  # type: ignore[arg-type]
+        runner = RememberingRunner(num_gpu_blocks, self.cache_config.block_size, num_cpu_blocks)
+        self.model_runner = MindSporeModelRunner(runner, self.cache_config, HostTorch())  # type: ignore[arg-type]

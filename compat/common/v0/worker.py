@@ -134,7 +134,7 @@ class MindSporeWorker(WorkerBase):
             max_num_seqs=self.scheduler_config.max_num_seqs,
             max_model_len=self._longest_sequence(),
         )
-        self.model_runner = MindSporeModelRunner(runner, block_size, self.host_torch)
+        self.model_runner = MindSporeModelRunner(runner, self.cache_config, self.host_torch)
         self.model_runner.warm_up()
         # What was drawn so far must not change what a seed gives.
         set_random_seed(self.model_config.seed)
