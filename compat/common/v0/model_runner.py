@@ -11,8 +11,10 @@ from vllm.sequence import CompletionSequenceGroupOutput, SequenceData, SequenceG
 
 from vllm_mindspore.compat.common.v0.request_batch import step_of
 from vllm_mindspore.compat.common.v0.sampling import Sampling
+from vllm_mindspore.compat.common.v0.written_blocks import WrittenBlocks
 
 if TYPE_CHECKING:
+    from vllm.config import CacheConfig
     from vllm.sequence import ExecuteModelRequest
 
     from vllm_mindspore.compat.common.host_torch import HostTorch
@@ -31,9 +33,10 @@ class _Burst:
 class MindSporeModelRunner:
     """Drives a `ModelRunner` from vLLM's V0 engine."""
 
-    def __init__(self, runner: ModelRunner, block_size: int, host_torch: HostTorch) -> None:
+    def __init__(self, runner: ModelRunner, cache_config: CacheConfig, host_torch: HostTorch) -> None:
         self._runner = runner
-        self._block_size = block_size
+        self._block_size: int = cache_config.block_size
+        self._written = WrittenBlocks(self._block_size) if cache_config.enable_prefix_caching else None
         self._sampling = Sampling(runner.compute_logits, host_torch)
         self._burst: _Burst | None = None
 
@@ -58,14 +61,14 @@ class MindSporeModelRunner:
     def _begin(self, request: ExecuteModelRequest) -> None:
         """What the scheduler wants done before the tokens are computed, in this order."""
         self._sampling.forget(request.finished_requests_ids)
-        cache = self._runner.kv_cache
-        cache.swap_in(request.blocks_to_swap_in)
-        cache.swap_out(request.blocks_to_swap_out)
-        cache.copy(request.blocks_to_copy)
+        for cache in filter(None, (self._runner.kv_cache, self._written)):
+            cache.swap_in(request.blocks_to_swap_in)
+            cache.swap_out(request.blocks_to_swap_out)
+            cache.copy(request.blocks_to_copy)
         self._burst = None
 
     def _step(self, groups: Sequence[SequenceGroupMetadata]) -> SamplerOutput:
-        step = step_of(groups, self._block_size)
+        step = step_of(groups, self._block_size, self._written)
         return self._sampling(groups, step, self._runner.execute(step.batch))
 
     def _next_of_burst(self, request: ExecuteModelRequest, is_last: bool) -> list[SamplerOutput]:

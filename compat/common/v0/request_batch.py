@@ -16,6 +16,8 @@ from vllm_mindspore.engine.step import StepBatch
 if TYPE_CHECKING:
     from vllm.sequence import SequenceData, SequenceGroupMetadata
 
+    from vllm_mindspore.compat.common.v0.written_blocks import WrittenBlocks
+
 
 @dataclass
 class Step:
@@ -28,10 +30,15 @@ class Step:
     """For each group, its new tokens in this step."""
 
 
-def step_of(groups: Sequence[SequenceGroupMetadata], block_size: int) -> Step:
+def step_of(groups: Sequence[SequenceGroupMetadata], block_size: int, written: WrittenBlocks | None) -> Step:
     """Lay out the new tokens of all groups, one group after the other.
 
     A group that samples wants the logits of the last token of each of its sequences.
+
+    Args:
+        groups: what the scheduler wants run.
+        block_size: tokens in a block.
+        written: what the blocks hold, where prefixes are cached; it learns what this step writes.
     """
     tokens: list[int] = []
     starts: list[int] = []
@@ -41,13 +48,16 @@ def step_of(groups: Sequence[SequenceGroupMetadata], block_size: int) -> Step:
     seq_lens, query_lens = [], []
     for group in groups:
         for seq_id, data in group.seq_data.items():
-            start, end = new_tokens(group, data, block_size)
+            table = group.block_tables[seq_id]
+            start, end = _new_tokens(group, data, table, block_size, written)
             tokens += data.get_token_ids()[start:end] if group.is_prompt else [data.get_last_token_id()]
             if group.do_sample:
                 wanted.append(len(tokens) - 1)
             starts.append(start)
             ends.append(end)
-            tables.append(group.block_tables[seq_id])
+            tables.append(table)
+            if written is not None:
+                written.write(data.get_token_ids(), table, start, end)
         seq_lens.append(ends[-1])
         query_lens.append(ends[-1] - starts[-1])
 
@@ -73,17 +83,24 @@ def step_of(groups: Sequence[SequenceGroupMetadata], block_size: int) -> Step:
     return Step(batch, seq_lens, query_lens)
 
 
-def new_tokens(group: SequenceGroupMetadata, data: SequenceData, block_size: int) -> tuple[int, int]:
+def _new_tokens(
+    group: SequenceGroupMetadata,
+    data: SequenceData,
+    block_table: Sequence[int],
+    block_size: int,
+    written: WrittenBlocks | None,
+) -> tuple[int, int]:
     """First and past-the-last position of a sequence's tokens in this step."""
     length = data.get_len()
     if not group.is_prompt:
         return length - 1, length
     start = data.get_num_computed_tokens()
     end = min(length, start + group.token_chunk_size)
-    if group.computed_block_nums and not wants_prompt_logprobs(group):
-        # A prefix that the cache holds. If it holds everything, the last token is computed again, for its logits.
-        cached = len(group.computed_block_nums) * block_size
+    if written is not None and not wants_prompt_logprobs(group):
+        claimed = len(group.computed_block_nums or ())
+        cached = written.hit(data.get_token_ids(), block_table, claimed) * block_size
         data.update_num_cached_tokens(cached)
+        # If the cache holds everything, the last token is computed again, for its logits.
         start = min(max(start, cached), end - 1)
     return start, end
 

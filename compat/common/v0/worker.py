@@ -89,7 +89,9 @@ class MindSporeWorker(WorkerBase):
         )
         logger.info("KV cache: %.2f GiB", budget / GIB)
         per_block = self.get_cache_block_size_bytes()
-        return budget // per_block, int(self.cache_config.swap_space_bytes) // per_block
+        # vLLM makes an object of each block of the pool; more than all running sequences can have are of no use.
+        useful = scheduler.max_num_seqs * -(-self._longest_sequence() // self.cache_config.block_size)
+        return budget // per_block, min(useful, int(self.cache_config.swap_space_bytes) // per_block)
 
     def _requested_kv_bytes(self) -> tuple[int, str] | None:
         """Bytes that the user asked for, and by which option."""
@@ -132,7 +134,7 @@ class MindSporeWorker(WorkerBase):
             max_num_seqs=self.scheduler_config.max_num_seqs,
             max_model_len=self._longest_sequence(),
         )
-        self.model_runner = MindSporeModelRunner(runner, block_size, self.host_torch)
+        self.model_runner = MindSporeModelRunner(runner, self.cache_config, self.host_torch)
         self.model_runner.warm_up()
         # What was drawn so far must not change what a seed gives.
         set_random_seed(self.model_config.seed)

@@ -1,10 +1,11 @@
 """A worker whose "network" is a hash of what it finds in its KV cache, for tests of the adapter alone.
 
-Every wrong slot, block table, position, length or order changes the tokens. No MindSpore.
+Every wrong slot, block table, position, length, order or move of a block changes the tokens. No MindSpore.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -14,10 +15,12 @@ from vllm_mindspore.compat.common.host_torch import HostTorch
 from vllm_mindspore.engine.step import StepBatch, StepOutput
 from vllm_mindspore.matrix import row_for_installed_vllm
 
+BlockPairs = Sequence[tuple[int, int]]
+
 VOCAB = 64
 
-_WORKER = import_module(f"vllm_mindspore.compat.{row_for_installed_vllm('V1').adapter}.worker").MindSporeWorker
-"""Of the V1 adapter for the installed vLLM."""
+_WORKER = import_module(f"vllm_mindspore.compat.{row_for_installed_vllm().adapter}.worker").MindSporeWorker
+"""Of the adapter for the installed vLLM and the engine that is asked for."""
 
 
 def logits_after(tokens: list[int]) -> np.ndarray:
@@ -28,13 +31,38 @@ def logits_after(tokens: list[int]) -> np.ndarray:
     return (np.random.RandomState(seed).rand(VOCAB) * 8).astype(np.float32)
 
 
+class RememberingCache:
+    """Stands in for `engine.kv_cache.KVCache`: token and position in each slot."""
+
+    def __init__(self, num_blocks: int, block_size: int, num_host_blocks: int) -> None:
+        self.blocks = np.full((num_blocks, block_size, 2), -1)
+        self.pool = np.full((num_host_blocks, block_size, 2), -1)
+        self.swapped = 0
+
+    def swap_out(self, pairs: BlockPairs) -> None:
+        self.swapped += len(pairs)
+        for source, destination in pairs:
+            self.pool[destination] = self.blocks[source]
+            self.blocks[source] = -1
+
+    def swap_in(self, pairs: BlockPairs) -> None:
+        for source, destination in pairs:
+            self.blocks[destination] = self.pool[source]
+            self.pool[source] = -1
+
+    def copy(self, pairs: BlockPairs) -> None:
+        for source, destination in pairs:
+            self.blocks[destination] = self.blocks[source]
+
+
 class RememberingRunner:
     """Stands in for `engine.runner.ModelRunner`."""
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, num_host_blocks: int = 0) -> None:
         self.block_size = block_size
-        self.tokens = np.full(num_blocks * block_size, -1)
-        self.positions = np.full(num_blocks * block_size, -1)
+        self.kv_cache = RememberingCache(num_blocks, block_size, num_host_blocks)
+        slots = self.kv_cache.blocks.reshape(-1, 2)
+        self.tokens, self.positions = slots[:, 0], slots[:, 1]
 
     def warm_up(self) -> None:
         pass
@@ -74,3 +102,10 @@ class RememberingWorker(_WORKER):  # type: ignore[misc, valid-type]
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         runner = RememberingRunner(kv_cache_config.num_blocks, self.cache_config.block_size)
         self.model_runner = self.model_runner_class(self.vllm_config, runner, HostTorch())
+
+    def initialize_cache(self, num_gpu_blocks: int, num_cpu_blocks: int) -> None:
+        from vllm_mindspore.compat.common.v0.model_runner import MindSporeModelRunner
+
+        self.cache_config.num_gpu_blocks, self.cache_config.num_cpu_blocks = num_gpu_blocks, num_cpu_blocks
+        runner = RememberingRunner(num_gpu_blocks, self.cache_config.block_size, num_cpu_blocks)
+        self.model_runner = MindSporeModelRunner(runner, self.cache_config, HostTorch())  # type: ignore[arg-type]
