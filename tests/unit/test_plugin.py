@@ -10,6 +10,7 @@ import types
 import pytest
 
 from vllm_mindspore import plugin
+from vllm_mindspore.matrix import row_for_installed_vllm
 
 
 def test_it_loads_nothing_heavy() -> None:
@@ -22,7 +23,8 @@ def test_it_loads_nothing_heavy() -> None:
 
 
 def test_the_platform_class_belongs_to_the_adapter_of_the_installed_vllm() -> None:
-    assert plugin.platform() == "vllm_mindspore.compat.v0_9_1.platform.MindSporePlatform"
+    adapter = row_for_installed_vllm().adapter
+    assert plugin.platform() == f"vllm_mindspore.compat.{adapter}.platform.MindSporePlatform"
 
 
 def test_a_failure_is_logged_and_stops_vllm(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
