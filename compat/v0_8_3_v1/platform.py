@@ -27,3 +27,11 @@ class MindSporePlatform(V1Platform):
         from vllm_mindspore.compat.v0_8_3_v1.refusals import check
 
         check(vllm_config)
+
+    @classmethod
+    def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
+        from vllm_mindspore.compat.v0_8_3_v1 import patches
+
+        super().check_and_update_config(vllm_config)
+        if vllm_config.model_config is not None:
+            patches.apply()

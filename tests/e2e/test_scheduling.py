@@ -193,3 +193,25 @@ def test_requests_were_really_preempted(engine: Any) -> None:
         del scheduler.kv_cache_manager.free
     assert not all(preempted)
     assert [request.produced for request in crowd] == [request.expected() for request in crowd]
+
+
+def test_a_cached_prefix_is_not_computed_again(engine: Any) -> None:
+    scheduler = engine.engine_core.engine_core.scheduler
+    computed = []
+    original = scheduler.schedule
+
+    def schedule() -> Any:
+        output = original()
+        computed[-1] += output.total_num_scheduled_tokens
+        return output
+
+    scheduler.schedule = schedule
+    try:
+        for _ in range(2):
+            computed.append(0)
+            asked = Asked([50 + i % 3 for i in range(24)], 4, 0, None, "greedy", 0)
+            run(engine, [asked])
+            assert asked.produced == asked.expected()
+    finally:
+        del scheduler.schedule
+    assert computed == [24 + 3, 24 + 3 - 20]  # all but the last of six blocks, whose last token has to be computed
