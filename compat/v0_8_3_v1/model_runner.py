@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllm_mindspore.compat.common.v1.model_runner import V1ModelRunner
 from vllm_mindspore.compat.v0_8_3_v1.request_batch import RequestBatch
 from vllm_mindspore.compat.v0_8_3_v1.sampling import bitmask_rows
-from vllm_mindspore.compat.common.v1.model_runner import V1ModelRunner
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

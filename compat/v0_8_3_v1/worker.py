@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vllm_mindspore.compat.v0_8_3_v1.model_runner import MindSporeModelRunner
 from vllm_mindspore.compat.common.v1.worker import V1Worker
+from vllm_mindspore.compat.v0_8_3_v1.model_runner import MindSporeModelRunner
 
 
 class MindSporeWorker(V1Worker):
