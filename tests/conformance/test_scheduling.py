@@ -237,3 +237,20 @@ def test_requests_were_really_preempted(engine: Any) -> None:
     if not V1 and engine.scheduler_config.preemption_mode == "swap":
         worker = engine.model_executor.driver_worker.worker
         assert worker.model_runner._runner.kv_cache.swapped > 0
+
+
+def test_a_cached_prefix_is_not_computed_again(engine: Any) -> None:
+    from tests.conformance.remembering import RememberingRunner
+
+    computed = []
+    for _ in range(2):
+        before = RememberingRunner.computed_tokens
+        asked = Asked([50 + i % 3 for i in range(24)], 4, 0, None, "greedy", 0)
+        run(engine, [asked])
+        assert asked.produced == asked.expected()
+        computed.append(RememberingRunner.computed_tokens - before)
+    saved = computed[0] - computed[1]
+    if V1 or engine.cache_config.enable_prefix_caching:
+        assert saved >= 20  # all but the last of six blocks, whose last token has to be computed
+    else:
+        assert saved == 0

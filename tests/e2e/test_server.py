@@ -94,7 +94,7 @@ def test_an_answer_obeys_a_choice_and_a_regex(client: openai.OpenAI) -> None:
 def test_a_tool_is_called(client: openai.OpenAI) -> None:
     parameters = {
         "type": "object",
-        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "properties": {"city": {"enum": ["Paris", "Rome"]}},
         "required": ["city"],
         "additionalProperties": False,
     }

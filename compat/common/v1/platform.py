@@ -43,6 +43,8 @@ class V1Platform(Platform):
 
     worker_cls: ClassVar[str]
     """Dotted name of the adapter's worker."""
+    cudagraph_capture_sizes: ClassVar[tuple[int, ...]] = ()
+    """There are no CUDA graphs."""
 
     @classmethod
     def asks_for_v0(cls, vllm_config: VllmConfig) -> bool:
@@ -119,7 +121,7 @@ class V1Platform(Platform):
                     "runs as a static MindSpore graph."
                 )
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION
-        vllm_config.compilation_config.cudagraph_capture_sizes = []
+        vllm_config.compilation_config.cudagraph_capture_sizes = list(cls.cudagraph_capture_sizes)
         _settle_start_method()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 import vllm.envs as envs
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheSpec
     from vllm.v1.outputs import ModelRunnerOutput
 
-    from vllm_mindspore.compat.common.v1.model_runner import V1ModelRunner
-    from vllm_mindspore.engine.runner import ModelRunner
-
 logger = init_logger("vllm_mindspore.compat.common.v1.worker")
 
 _KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
@@ -36,8 +33,8 @@ _KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 class V1Worker(WorkerBase):
     """Loads the network, sizes its KV cache and executes steps; vLLM calls the methods in the order in which they stand here."""
 
-    model_runner_class: ClassVar[Callable[[VllmConfig, ModelRunner, HostTorch], V1ModelRunner]]
-    """The adapter's."""
+    model_runner_class: ClassVar[type[Any]]
+    """The adapter's `V1ModelRunner`, made of a `VllmConfig`, a `ModelRunner` and a `HostTorch`."""
 
     def __init__(
         self,
@@ -133,7 +130,7 @@ class V1Worker(WorkerBase):
             max_num_seqs=self.scheduler_config.max_num_seqs,
             max_model_len=self.model_config.max_model_len,
         )
-        self.model_runner = type(self).model_runner_class(self.vllm_config, runner, self.host_torch)
+        self.model_runner = self.model_runner_class(self.vllm_config, runner, self.host_torch)
 
     def compile_or_warm_up_model(self) -> None:
         self.model_runner.warm_up()
