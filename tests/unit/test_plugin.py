@@ -42,3 +42,13 @@ def test_a_failure_is_logged_and_stops_vllm(monkeypatch: pytest.MonkeyPatch, cap
     assert "vLLM 0.1.0 is too old. Run `vllm-mindspore check-env`" in caplog.text
     with pytest.raises(RuntimeError, match=r"vLLM 0\.1\.0 is too old\. Run `vllm-mindspore check-env`"):
         getattr(sys.modules[module], name)()
+
+
+def test_vllm_cannot_swallow_what_fails_in_the_general_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It logs an `Exception` and goes on; vLLM 0.6.6 then runs without our platform."""
+    broken = types.ModuleType("vllm_mindspore.matrix")
+    broken.row_for_installed_vllm = lambda: (_ for _ in ()).throw(ValueError("vLLM 0.1.0 is too old."))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm_mindspore.matrix", broken)
+    with pytest.raises(BaseException, match=r"vLLM 0\.1\.0 is too old\. Run `vllm-mindspore check-env`") as failure:
+        plugin.general()
+    assert not isinstance(failure.value, Exception)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _IGNORED_BY_DEFAULT = ["original/**/*"]
 _DTYPES = ("bfloat16", "float16", "float32")
-_EXECUTORS = ("uni",)
 
 
 def check(config: VllmConfig, *also: str) -> None:
@@ -83,8 +82,8 @@ def _parallelism(config: VllmConfig) -> Iterator[str]:
         if size > 1:
             yield unsupported(f"{what} parallelism", f"set {flag} to 1, it is {size}")
     backend = parallel.distributed_executor_backend
-    if isinstance(backend, str) and backend not in _EXECUTORS:
-        yield unsupported(f"--distributed-executor-backend {backend}", f"use {' or '.join(_EXECUTORS)}")
+    if isinstance(backend, str) and backend != "uni":
+        yield unsupported(f"--distributed-executor-backend {backend}", "remove it")
 
 
 def _model(config: VllmConfig) -> Iterator[str]:
