@@ -1,0 +1,187 @@
+"""What an adapter relies on in vLLM, written down, and how the installed vLLM differs from it.
+
+`compat/<adapter>/contract.toml` maps dotted names of vLLM to what they are: a function to its parameters, a class to what its constructor
+takes, a field of a class, any other attribute. The names are chosen by hand, the rest is written by
+
+    python -m vllm_mindspore.compat.common.drift ADAPTER contract.toml
+
+which fills in the contract, whose values may be empty, from the installed vLLM. Run it with VLLM_PLUGINS set to an empty string. Imports no
+vLLM before it is asked to look.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Mapping
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vllm_mindspore.matrix import tomllib
+
+FILE = "contract.toml"
+_FIELD, _ATTRIBUTE = "field", "attribute"
+_HEAD = """\
+# What this adapter relies on in vLLM: a function's parameters, what a class is made from, a field of its objects, or that there is something
+# of that name. The names are chosen by hand, what they stand for is written by
+# VLLM_PLUGINS= python -m vllm_mindspore.compat.common.drift {adapter} FILE
+# in an environment with that vLLM.
+
+"""
+
+
+def contract_file(adapter: str) -> Path:
+    """Where an adapter's contract lies, whether there is one or not."""
+    compat: Any = import_module("vllm_mindspore.compat")
+    return Path(compat.__file__).parent / adapter / FILE
+
+
+def contract(adapter: str) -> dict[str, str]:
+    """Dotted name -> what it is. Empty if the adapter has no contract."""
+    file = contract_file(adapter)
+    if not file.is_file():
+        return {}
+    written: dict[str, str] = tomllib.loads(file.read_text(encoding="utf-8"))
+    return written
+
+
+def differences(written: Mapping[str, str]) -> list[str]:
+    """A sentence for each name that is not what the contract says. Imports the modules of vLLM that it names.
+
+    What hangs on a module or class that is not there is not named one by one.
+    """
+    sentences: dict[str, None] = {}
+    for name, expected in written.items():
+        try:
+            found = describe(name)
+        except Missing as missing:
+            sentences[str(missing)] = None
+            continue
+        if found != expected:
+            sentences[f"{name} is {_in_words(found)} and not {_in_words(expected)}."] = None
+    return list(sentences)
+
+
+def describe(name: str) -> str:
+    """What a dotted name of vLLM stands for, as a contract writes it.
+
+    Raises:
+        Missing: there is no such thing.
+    """
+    holder, value = _resolve(name)
+    if isinstance(holder, type) and name.rpartition(".")[2] in _fields(holder):
+        return _FIELD
+    if isinstance(value, type) and issubclass(value, Enum):
+        return _ATTRIBUTE  # how it is called is Python's matter
+    if isinstance(value, type) or inspect.isroutine(value):
+        try:
+            return _parameters(inspect.signature(value))
+        except (ValueError, TypeError):
+            return _ATTRIBUTE
+    return _ATTRIBUTE
+
+
+class Missing(Exception):
+    """A module, class or attribute that vLLM does not have."""
+
+
+def _resolve(name: str) -> tuple[Any, Any]:
+    """What holds the attribute that a dotted name ends with, and its value (None for a field that only objects have)."""
+    parts = name.split(".")
+    holder: Any = import_module(parts[0])
+    for i, part in enumerate(parts[1:], 1):
+        here, last = ".".join(parts[:i]), i == len(parts) - 1
+        try:
+            value = inspect.getattr_static(holder, part) if isinstance(holder, type) else getattr(holder, part)
+        except AttributeError:
+            if isinstance(holder, ModuleType):
+                try:
+                    value = import_module(f"{here}.{part}")
+                except ImportError as error:
+                    kind = "module or attribute" if not isinstance(error, ModuleNotFoundError) or last else "module"
+                    raise Missing(f"{here} has no {kind} {part}.") from None
+            elif last and isinstance(holder, type) and part in _fields(holder):
+                return holder, None
+            else:
+                raise Missing(f"{here} has no {part}.") from None
+        if last:
+            # Methods as they are called, but for their self.
+            return holder, getattr(value, "__func__", value)
+        holder = value
+    return None, holder
+
+
+def _fields(kind: type) -> set[str]:
+    """Names that a class's objects carry: fields of dataclasses and msgspec structs, annotations, what `__init__` sets."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        names |= set(base.__dict__.get("__annotations__", {}))
+        structure = base.__dict__.get("__struct_fields__")
+        names |= set(structure if isinstance(structure, tuple) else ())
+        if dataclasses.is_dataclass(base):
+            names |= {field.name for field in dataclasses.fields(base)}
+        names |= _set_in(base)
+    return names
+
+
+def _set_in(kind: type) -> set[str]:
+    """Attributes that a class's own methods set on self."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    except (OSError, TypeError, SyntaxError):
+        return set()
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def _parameters(signature: inspect.Signature) -> str:
+    """Names alone, "=" behind those that may be left out: `(self, logits, *, seed=)`."""
+    parts, keyword_only = [], False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            keyword_only = True
+            parts.append(f"*{parameter.name}")
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            parts.append("*")
+        prefix = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        parts.append(f"{prefix}{parameter.name}{'' if parameter.default is parameter.empty else '='}")
+    return f"({', '.join(parts)})"
+
+
+def _in_words(what: str) -> str:
+    return {_FIELD: "a field", _ATTRIBUTE: "an attribute"}.get(what, f"called with {what}")
+
+
+def main(arguments: list[str]) -> int:
+    """Fill in the contract of an adapter, in the file given; leave it alone and name what this vLLM does not have if there is any."""
+    adapter, file = arguments[0], Path(arguments[1])
+    lines, missing = [], []
+    for name in sorted(tomllib.loads(file.read_text(encoding="utf-8"))):
+        try:
+            lines.append(f"{json.dumps(name)} = {json.dumps(describe(name))}\n")
+        except Missing as error:
+            missing.append(str(error))
+    if missing:
+        print("\n".join(dict.fromkeys(missing)), file=sys.stderr)
+        return 1
+    file.write_text(_HEAD.format(adapter=adapter) + "".join(lines), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
