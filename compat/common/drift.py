@@ -1,7 +1,8 @@
 """What an adapter relies on in vLLM, written down, and how the installed vLLM differs from it.
 
 `compat/<adapter>/contract.toml` maps dotted names of vLLM to what they are: a function to its parameters, a class to what its constructor
-takes, a field of a class, any other attribute. The names are chosen by hand, the rest is written by
+takes, "field" of a class's objects, "attribute" where nothing matters but that it is there. The names (and "attribute", if that is all that
+is to be held) are chosen by hand, the rest is written by
 
     python -m vllm_mindspore.compat.common.drift ADAPTER contract.toml
 
@@ -19,6 +20,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +32,7 @@ FILE = "contract.toml"
 _FIELD, _ATTRIBUTE = "field", "attribute"
 _HEAD = """\
 # What this adapter relies on in vLLM: a function's parameters, what a class is made from, a field of its objects, or that there is something
-# of that name. The names are chosen by hand, what they stand for is written by
+# of that name. The names are chosen by hand, what they stand for is written (from "") by
 # VLLM_PLUGINS= python -m vllm_mindspore.compat.common.drift {adapter} FILE
 # in an environment with that vLLM.
 
@@ -64,7 +66,7 @@ def differences(written: Mapping[str, str]) -> list[str]:
         except Missing as missing:
             sentences[str(missing)] = None
             continue
-        if found != expected:
+        if expected not in (found, _ATTRIBUTE):
             sentences[f"{name} is {_in_words(found)} and not {_in_words(expected)}."] = None
     return list(sentences)
 
@@ -76,8 +78,6 @@ def describe(name: str) -> str:
         Missing: there is no such thing.
     """
     holder, value = _resolve(name)
-    if isinstance(holder, type) and name.rpartition(".")[2] in _fields(holder):
-        return _FIELD
     if isinstance(value, type) and issubclass(value, Enum):
         return _ATTRIBUTE  # how it is called is Python's matter
     if isinstance(value, type) or inspect.isroutine(value):
@@ -85,6 +85,8 @@ def describe(name: str) -> str:
             return _parameters(inspect.signature(value))
         except (ValueError, TypeError):
             return _ATTRIBUTE
+    if isinstance(holder, type) and name.rpartition(".")[2] in _fields(holder):
+        return _FIELD
     return _ATTRIBUTE
 
 
@@ -102,11 +104,7 @@ def _resolve(name: str) -> tuple[Any, Any]:
             value = inspect.getattr_static(holder, part) if isinstance(holder, type) else getattr(holder, part)
         except AttributeError:
             if isinstance(holder, ModuleType):
-                try:
-                    value = import_module(f"{here}.{part}")
-                except ImportError as error:
-                    kind = "module or attribute" if not isinstance(error, ModuleNotFoundError) or last else "module"
-                    raise Missing(f"{here} has no {kind} {part}.") from None
+                value = _submodule(here, part, last)
             elif last and isinstance(holder, type) and part in _fields(holder):
                 return holder, None
             else:
@@ -118,12 +116,24 @@ def _resolve(name: str) -> tuple[Any, Any]:
     return None, holder
 
 
+def _submodule(package: str, name: str, last: bool) -> ModuleType:
+    try:
+        return import_module(f"{package}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name in (package, f"{package}.{name}"):
+            raise Missing(f"{package} has no {name}." if last else f"{package} has no module {name}.") from None
+        raise Missing(f"{package}.{name} does not import: {error}.") from None
+    except Exception as error:
+        raise Missing(f"{package}.{name} does not import: {error}.") from None
+
+
+@cache
 def _fields(kind: type) -> set[str]:
     """Names that a class's objects carry: fields of dataclasses and msgspec structs, annotations, what `__init__` sets."""
     names: set[str] = set()
     for base in kind.__mro__:
-        names |= set(base.__dict__.get("__annotations__", {}))
-        structure = base.__dict__.get("__struct_fields__")
+        names |= set(vars(base).get("__annotations__", {}))
+        structure = vars(base).get("__struct_fields__")
         names |= set(structure if isinstance(structure, tuple) else ())
         if dataclasses.is_dataclass(base):
             names |= {field.name for field in dataclasses.fields(base)}
@@ -171,9 +181,10 @@ def main(arguments: list[str]) -> int:
     """Fill in the contract of an adapter, in the file given; leave it alone and name what this vLLM does not have if there is any."""
     adapter, file = arguments[0], Path(arguments[1])
     lines, missing = [], []
-    for name in sorted(tomllib.loads(file.read_text(encoding="utf-8"))):
+    for name, by_hand in sorted(tomllib.loads(file.read_text(encoding="utf-8")).items()):
         try:
-            lines.append(f"{json.dumps(name)} = {json.dumps(describe(name))}\n")
+            found = describe(name)
+            lines.append(f"{json.dumps(name)} = {json.dumps(by_hand if by_hand == _ATTRIBUTE else found)}\n")
         except Missing as error:
             missing.append(str(error))
     if missing:
