@@ -31,7 +31,7 @@ SEEDED = {"temperature": 0.8, "top_p": 0.9, "seed": 3, "ignore_eos": True}
         ({"dtype": "float32", "block_size": 8}, 2e-3),
         ({"dtype": "float32", "block_size": 32}, 2e-3),
         ({"enable_chunked_prefill": False, "enable_prefix_caching": False}, 0.25),
-        ({"dtype": "float32", "disable_async_output_proc": True}, 2e-3),
+        ({"disable_async_output_proc": True}, 0.25),
         ({"enforce_eager": True, "disable_log_stats": False}, 0.25),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else f"within {value}",

@@ -63,6 +63,11 @@ def is_ours(value: Any) -> bool:
     return any(str(getattr(part, "__module__", "")).startswith("vllm_mindspore") for part in parts)
 
 
+def is_pydantics(value: Any) -> bool:
+    """Pydantic replaces the constructor of a dataclass once it can make sense of its annotations."""
+    return "/pydantic/" in getattr(getattr(value, "__code__", None), "co_filename", "")
+
+
 def changes() -> list[str]:
     """Attributes that hold other code, or any object of ours, or whose object was given another class.
 
@@ -75,8 +80,7 @@ def changes() -> list[str]:
         for attribute, value in now.items():
             old = before.get(attribute)
             if old is None or old[0] != id(value):
-                changed_code = old is not None and callable(value) and not isinstance(value, type(None))
-                if changed_code or is_ours(value):
+                if (old is not None and callable(value) and not is_pydantics(value)) or is_ours(value):
                     found.setdefault(attribute, attribute)
             elif old[1] != id(type(value)):
                 found.setdefault(id(value), f"{attribute}.__class__")  # the same object has names in many modules
