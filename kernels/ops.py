@@ -219,9 +219,14 @@ def pack_weight(arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: s
     return _tensor(library.pack_weight(arrays, dtype, src_dtype, interleave), dtype)
 
 
-def cache_tensor(num_blocks: int, block_size: int, kv_head_num: int, head_dim: int, dtype: str) -> Tensor:
-    """A zeroed KV cache `[num_blocks, block_size, kv_head_num, head_dim]`, which takes memory as its blocks are written."""
-    return _tensor(np.zeros((num_blocks, block_size, kv_head_num, head_dim), library.storage(dtype)), dtype)
+def cache_array(num_blocks: int, block_size: int, kv_head_num: int, head_dim: int, dtype: str) -> np.ndarray[Any, Any]:
+    """Zeros `[num_blocks, block_size, kv_head_num, head_dim]` for a KV cache, which take memory as they are written."""
+    return np.zeros((num_blocks, block_size, kv_head_num, head_dim), library.storage(dtype))
+
+
+def cache_tensor(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
+    """A KV cache as the operators take it, which shares the memory of a `cache_array`."""
+    return _tensor(array, dtype)
 
 
 def parameter(tensor: Tensor, name: str) -> Parameter:

@@ -1,74 +1,20 @@
-"""One step: vLLM's `SchedulerOutput` in, its `ModelRunnerOutput` out, the network in between."""
+"""One step: how this release's batch and grammar bitmask go into it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, LogprobsLists, ModelRunnerOutput
-from vllm.v1.sample.sampler import Sampler
-
+from vllm_mindspore.compat.common.v1.model_runner import V1ModelRunner
 from vllm_mindspore.compat.v0_9_1.request_batch import RequestBatch
-from vllm_mindspore.compat.v0_9_1.sampling import PromptLogprobs, sample
+from vllm_mindspore.compat.v0_9_1.sampling import bitmask_rows
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-    from vllm.v1.core.sched.output import SchedulerOutput
 
     from vllm_mindspore.compat.common.host_torch import HostTorch
     from vllm_mindspore.engine.runner import ModelRunner
-    from vllm_mindspore.engine.step import Int32Array, StepOutput
 
 
-class MindSporeModelRunner:
-    """Drives a `ModelRunner` from vLLM's scheduler."""
-
+class MindSporeModelRunner(V1ModelRunner):
     def __init__(self, vllm_config: VllmConfig, runner: ModelRunner, host_torch: HostTorch) -> None:
-        self._runner = runner
-        self._host_torch = host_torch
-        self._sampler = Sampler()
-        self._batch = RequestBatch(vllm_config)
-        self._prompt_logprobs = PromptLogprobs(self._sampler, runner.compute_logits, host_torch)
-
-    def warm_up(self) -> None:
-        """Compile, so that the first request does not wait for it."""
-        self._runner.warm_up()
-
-    def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
-        """Run the step that the scheduler asks for."""
-        batch, input_batch = self._batch, self._batch.input_batch
-        self._prompt_logprobs.forget(scheduler_output.finished_req_ids)
-        batch.update(scheduler_output)
-        for new in scheduler_output.scheduled_new_reqs:
-            self._prompt_logprobs.add(batch.requests[new.req_id])
-        if not scheduler_output.total_num_scheduled_tokens:
-            return EMPTY_MODEL_RUNNER_OUTPUT
-
-        step = batch.step_batch(scheduler_output)
-        output = self._runner.execute(step)
-        discarded = batch.unfinished_prompts(step)
-        sampled, logprobs = self._sample(output, scheduler_output, discarded)
-        for row in discarded.tolist():
-            sampled[row] = []
-        # After sampling: it runs the network's head again, which may reuse the memory of the step's logits.
-        prompt_logprobs = self._prompt_logprobs.step(
-            batch.requests, input_batch, output.hidden_states, step.logits_indices, step.q_seq_lens
-        )
-        batch.record(sampled)
-        return ModelRunnerOutput(
-            req_ids=input_batch.req_ids,
-            req_id_to_index=input_batch.req_id_to_index,
-            sampled_token_ids=sampled,
-            spec_token_ids=None,
-            logprobs=logprobs,
-            prompt_logprobs_dict=prompt_logprobs,
-        )
-
-    def _sample(
-        self, output: StepOutput, scheduler_output: SchedulerOutput, discarded: Int32Array
-    ) -> tuple[list[list[int]], LogprobsLists | None]:
-        """A token for each row, in a list of its own, and the log probabilities if a request wants them."""
-        if self._batch.only_greedy and scheduler_output.grammar_bitmask is None:
-            return [[token] for token in output.greedy_token_ids.tolist()], None
-        return self._host_torch.run(
-            sample, self._sampler, output.logits, self._batch.input_batch, scheduler_output, discarded
-        )
+        super().__init__(RequestBatch(vllm_config), bitmask_rows, runner, host_torch)

@@ -1,45 +1,22 @@
-"""The platform: how vLLM 0.9.1 sees MindSpore.
+"""The platform: what vLLM 0.9.1's V1 asks of it beyond what all V1 engines ask.
 
 vLLM instantiates it in the middle of `import vllm`, so this module imports of vLLM only what is loaded by then.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import torch
-from vllm.logger import init_logger
-from vllm.platforms.interface import Platform, PlatformEnum
 
-from vllm_mindspore.compat.common.refusal import StartupRefused
+from vllm_mindspore.compat.common.v1.platform import V1Platform
 
 if TYPE_CHECKING:
-    from vllm.config import ModelConfig, VllmConfig
-    from vllm.utils import FlexibleArgumentParser
-
-logger = init_logger("vllm_mindspore.compat.v0_9_1.platform")
-
-_WORKER = "vllm_mindspore.compat.v0_9_1.worker.MindSporeWorker"
-_BLOCK_SIZE = 16
-_START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
-_CHOSEN_START_METHOD = os.environ.get(_START_METHOD)
-"""The user's choice: the `vllm` command sets the variable only after its imports, which load this module."""
+    from vllm.config import VllmConfig
 
 
-class MindSporePlatform(Platform):
-    """Torch on the host stays on the CPU; the network, its weights and its KV cache are MindSpore's.
-
-    `get_device_total_memory` is left out on purpose: vLLM 0.9.1 uses it only to give machines with 70 GiB or more
-    the default step sizes of an H100.
-    """
-
-    _enum = PlatformEnum.OOT
-    device_name = "mindspore"
-    device_type = "cpu"
-    dispatch_key = "CPU"
-    simple_compile_backend = "eager"
+class MindSporePlatform(V1Platform):
+    worker_cls = "vllm_mindspore.compat.v0_9_1.worker.MindSporeWorker"
 
     @property
     def supported_dtypes(self) -> list[torch.dtype]:
@@ -47,85 +24,17 @@ class MindSporePlatform(Platform):
         return [torch.bfloat16, torch.float16, torch.float32]
 
     @classmethod
-    def get_device_name(cls, device_id: int = 0) -> str:
-        return cls.device_name
-
-    @classmethod
-    def is_async_output_supported(cls, enforce_eager: bool | None) -> bool:
-        return True
-
-    @classmethod
-    def is_pin_memory_available(cls) -> bool:
-        return False
-
-    @classmethod
     def supports_structured_output(cls) -> bool:
         return True
 
     @classmethod
-    def verify_quantization(cls, quant: str) -> NoReturn:
-        raise StartupRefused(
-            f"vllm-mindspore does not support quantized weights yet, and the model or --quantization asks for {quant}: "
-            "use a checkpoint in bfloat16, float16 or float32."
-        )
+    def asks_for_v0(cls, vllm_config: VllmConfig) -> bool:
+        from vllm_mindspore.compat.v0_9_1.engine_choice import asks_for_v0
+
+        return asks_for_v0(vllm_config)
 
     @classmethod
-    def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
-        """Called with a parser when vLLM builds its command line, without one before it builds a configuration."""
-        if parser is None:
-            from vllm_mindspore.compat.v0_9_1 import engine_choice
+    def refuse(cls, vllm_config: VllmConfig) -> None:
+        from vllm_mindspore.compat.v0_9_1.refusals import check
 
-            engine_choice.begin()
-
-    @classmethod
-    def supports_v1(cls, model_config: ModelConfig) -> bool:
-        from vllm_mindspore.compat.v0_9_1 import engine_choice
-
-        engine_choice.choose_v1()
-        return True
-
-    @classmethod
-    def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
-        """Refuse what we cannot do, by name, and fill in what vLLM leaves to the platform.
-
-        Runs in the front end and again in the engine's process.
-
-        Raises:
-            StartupRefused: with a sentence for each thing that is not supported.
-        """
-        from vllm.config import CompilationLevel
-
-        from vllm_mindspore.compat.v0_9_1 import engine_choice, refusals
-
-        if vllm_config.model_config is None:  # an empty configuration, as vLLM makes for itself in passing
-            return
-        fell_back = engine_choice.undo_fallback()
-        refusals.check(vllm_config)
-        if fell_back:
-            engine_choice.adopt_v1_defaults(vllm_config)
-
-        if vllm_config.cache_config.block_size is None:
-            vllm_config.cache_config.block_size = _BLOCK_SIZE
-        parallel_config = vllm_config.parallel_config
-        if parallel_config.worker_cls == "auto":
-            parallel_config.worker_cls = _WORKER
-            if vllm_config.model_config.enforce_eager:
-                logger.warning(
-                    "--enforce-eager turns nothing off here: there are no CUDA graphs and no torch.compile, and the network always "
-                    "runs as a static MindSpore graph."
-                )
-        vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION
-        vllm_config.compilation_config.cudagraph_capture_sizes = []
-        _settle_start_method()
-
-
-def _settle_start_method() -> None:
-    """Fork the engine's process, which saves importing vLLM once more (18 s on a small machine), unless that is unsafe or unwanted."""
-    if "mindspore" in sys.modules:
-        if os.environ.get(_START_METHOD) != "spawn":
-            # A child forked after MindSpore has run hangs at its first kernel.
-            logger.info("MindSpore is loaded in this process, so vLLM's processes are spawned instead of forked.")
-            os.environ[_START_METHOD] = "spawn"
-    elif _CHOSEN_START_METHOD is None and "vllm.entrypoints.cli.main" in sys.modules:
-        # The `vllm` command asks for spawn, as some devices must not be touched before a fork. Ours is not.
-        os.environ[_START_METHOD] = "fork"
+        check(vllm_config)

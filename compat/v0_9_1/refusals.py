@@ -1,28 +1,14 @@
-"""What this adapter refuses at start-up, by name.
-
-One sentence each: what was asked for, and what to do instead. Options that have no meaning without a refused one (`--max-loras` without
-`--enable-lora`) are not listed.
-"""
+"""What this adapter refuses at start-up beyond what all V1 adapters refuse: options that came with vLLM 0.9."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import vllm.envs as envs
-from vllm.config import LoadFormat, SchedulerConfig
-
-from vllm_mindspore.compat.common.refusal import StartupRefused
-from vllm_mindspore.errors import UserError
-from vllm_mindspore.models.config import ModelConfig as NetworkConfig
-from vllm_mindspore.models.registry import supported_architectures
+from vllm_mindspore.compat.common.v1 import refusals
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-
-_IGNORED_BY_DEFAULT = ["original/**/*"]
-_DTYPES = ("bfloat16", "float16", "float32")
-_EXECUTORS = ("uni", "mp")
 
 
 def check(config: VllmConfig) -> None:
@@ -31,125 +17,11 @@ def check(config: VllmConfig) -> None:
     Raises:
         StartupRefused: a line for each such thing.
     """
-    # Quick to say first: most of these have to be changed before the model matters.
-    sentences = [*_features(config), *_parallelism(config), *_v0_only(config)] or [*_model(config)]
-    if sentences:
-        raise StartupRefused("\n".join(sentences))
+    refusals.check(config, _particular(config))
 
 
-def network_config(config: VllmConfig) -> NetworkConfig:
-    """Our own, neutral view of the model's configuration.
-
-    Raises:
-        UserError: a key is missing or illegal.
-    """
-    model = config.model_config
-    return NetworkConfig.from_hf(model.hf_config, dtype_name(config), source=str(model.hf_config_path or model.model))
-
-
-def dtype_name(config: VllmConfig) -> str:
-    """The model's dtype as torch names it, without the prefix."""
-    return str(config.model_config.dtype).rpartition(".")[2]
-
-
-def _unsupported(what: str, remedy: str) -> str:
-    return f"vllm-mindspore does not support {what} yet: {remedy}."
-
-
-def _features(config: VllmConfig) -> Iterator[str]:
-    model, cache, load = config.model_config, config.cache_config, config.load_config
-    if config.lora_config is not None:
-        yield _unsupported("LoRA", "remove --enable-lora")
-    if config.speculative_config is not None:
-        yield _unsupported("speculative decoding", "remove --speculative-config")
-    if config.prompt_adapter_config is not None:
-        yield _unsupported("prompt adapters", "remove --enable-prompt-adapter")
-    if model.enable_prompt_embeds:
-        yield _unsupported("prompt embeddings as input", "remove --enable-prompt-embeds")
-    if config.kv_transfer_config is not None and config.kv_transfer_config.kv_connector is not None:
-        yield _unsupported("KV cache transfer", "remove --kv-transfer-config")
-    if cache.cache_dtype != "auto":
-        yield _unsupported(f"--kv-cache-dtype {cache.cache_dtype}", "remove it; the cache has the model's dtype")
-    if cache.calculate_kv_scales:
-        yield _unsupported("scaled KV caches", "remove --calculate-kv-scales")
-    if cache.cpu_offload_gb > 0:
-        yield _unsupported(
-            "weight offloading", "remove --cpu-offload-gb; on this device the weights are in CPU memory anyway"
-        )
-    if load.load_format != LoadFormat.AUTO:
-        name = getattr(load.load_format, "value", load.load_format)
-        yield _unsupported(
-            f"--load-format {name}", "remove it; safetensors files are read, and pytorch_model.bin where there are none"
-        )
-    if load.ignore_patterns != _IGNORED_BY_DEFAULT:
-        yield _unsupported("--ignore-patterns", "remove it")
-    if load.model_loader_extra_config:
-        yield _unsupported("--model-loader-extra-config", "remove it")
-    if load.pt_load_map_location != "cpu":
-        yield _unsupported("--pt-load-map-location other than cpu", "remove it")
-    if model.model_impl == "transformers":
-        yield _unsupported("--model-impl transformers", "remove it; the network is MindSpore's")
-    if config.additional_config:
-        yield f"vllm-mindspore has no options of its own in --additional-config: remove {config.additional_config}."
-    if envs.VLLM_ATTENTION_BACKEND is not None:
-        yield "VLLM_ATTENTION_BACKEND chooses among vLLM's torch kernels, which vllm-mindspore does not use: unset it."
-    if envs.VLLM_TORCH_PROFILER_DIR is not None:
-        yield _unsupported("VLLM_TORCH_PROFILER_DIR (torch's profiler sees nothing of MindSpore)", "unset it")
-
-
-def _parallelism(config: VllmConfig) -> Iterator[str]:
-    parallel = config.parallel_config
-    for what, flag, size in (
-        ("tensor", "--tensor-parallel-size", parallel.tensor_parallel_size),
-        ("pipeline", "--pipeline-parallel-size", parallel.pipeline_parallel_size),
-        ("data", "--data-parallel-size", parallel.data_parallel_size),
-    ):
-        if size > 1:
-            yield _unsupported(f"{what} parallelism", f"set {flag} to 1, it is {size}")
-    if parallel.enable_expert_parallel:
-        yield _unsupported("expert parallelism", "remove --enable-expert-parallel")
-    backend = parallel.distributed_executor_backend
-    if isinstance(backend, str) and backend not in _EXECUTORS:
-        yield _unsupported(f"--distributed-executor-backend {backend}", "use uni or mp")
-
-
-def _v0_only(config: VllmConfig) -> Iterator[str]:
-    """Options for which vLLM 0.9.1 falls back to its V0 engine. It says so in a warning and goes on; we stop."""
-    model, scheduler = config.model_config, config.scheduler_config
-    asked = {
-        "--scheduling-policy": scheduler.policy != SchedulerConfig.policy,
-        "--num-scheduler-steps": scheduler.num_scheduler_steps != SchedulerConfig.num_scheduler_steps,
-        "--scheduler-delay-factor": scheduler.delay_factor != SchedulerConfig.delay_factor,
-        "--preemption-mode": scheduler.preemption_mode is not None,
-        "--max-num-partial-prefills": scheduler.max_num_partial_prefills != 1
-        or scheduler.max_long_partial_prefills != 1,
-        "--logits-processor-pattern": model.logits_processor_pattern is not None,
-        "--guided-decoding-backend": config.decoding_config.backend not in ("auto", "xgrammar", "guidance"),
-        "--otlp-traces-endpoint": bool(
-            config.observability_config.otlp_traces_endpoint or config.observability_config.collect_detailed_traces
-        ),
-    }
-    for flag, present in asked.items():
-        if present:
-            yield f"vLLM 0.9.1 has {flag} only in its V0 engine, which vllm-mindspore does not run yet: remove it."
-
-
-def _model(config: VllmConfig) -> Iterator[str]:
-    model = config.model_config
-    known = supported_architectures()
-    if model.is_multimodal_model:
-        yield _unsupported("multimodal models", f"{model.model} is one; serve a text model")
-    elif model.is_encoder_decoder:
-        yield _unsupported("encoder-decoder models", f"{model.model} is one; serve a decoder-only model")
-    elif not set(model.architectures) & set(known):
-        names = ", ".join(model.architectures) or "no architecture at all"
-        yield f"vllm-mindspore has no network for {names}, which {model.model} asks for: it has {', '.join(known)}."
-    elif model.task != "generate":
-        yield _unsupported(f"--task {model.task}", "it only generates text")
-    elif dtype_name(config) not in _DTYPES:
-        yield f"vllm-mindspore cannot compute in {dtype_name(config)}: use --dtype {', '.join(_DTYPES)}."
-    else:
-        try:
-            network_config(config)
-        except UserError as error:
-            yield str(error)
+def _particular(config: VllmConfig) -> Iterator[str]:
+    if config.model_config.enable_prompt_embeds:
+        yield refusals.unsupported("prompt embeddings as input", "remove --enable-prompt-embeds")
+    if config.load_config.pt_load_map_location != "cpu":
+        yield refusals.unsupported("--pt-load-map-location other than cpu", "remove it")

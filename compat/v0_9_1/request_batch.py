@@ -1,177 +1,49 @@
-"""The requests of the running batch, kept in step with the scheduler, and the `StepBatch` made of them.
-
-Built on vLLM's own `CachedRequestState` and `InputBatch`, which carry the sampling parameters to vLLM's sampler.
-"""
+"""The batch in the terms of vLLM 0.9.1: groups of KV caches, of which we have one, and a list of block ids for each."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from vllm.sampling_params import SamplingType
 from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
-from vllm_mindspore.engine.step import Int32Array, StepBatch
+from vllm_mindspore.compat.common.v1.request_batch import CPU, V1RequestBatch
+from vllm_mindspore.engine.step import Int32Array
 
 if TYPE_CHECKING:
+    import torch
     from vllm.config import VllmConfig
-    from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
-
-_CPU = torch.device("cpu")
+    from vllm.v1.core.sched.output import NewRequestData
 
 
-class RequestBatch:
-    """Rows of the batch: `self.input_batch`, one row a scheduled request; `self.requests`, every unfinished request by its id."""
-
-    def __init__(self, vllm_config: VllmConfig) -> None:
-        scheduler, model = vllm_config.scheduler_config, vllm_config.model_config
-        self.block_size: int = vllm_config.cache_config.block_size
-        self.max_model_len: int = model.max_model_len
-        self.requests: dict[str, CachedRequestState] = {}
-        self.input_batch = InputBatch(
+class RequestBatch(V1RequestBatch):
+    def _new_input_batch(self, vllm_config: VllmConfig) -> InputBatch:
+        scheduler = vllm_config.scheduler_config
+        return InputBatch(
             max_num_reqs=scheduler.max_num_seqs,
-            max_model_len=model.max_model_len,
+            max_model_len=self.max_model_len,
             max_num_batched_tokens=scheduler.max_num_batched_tokens,
-            device=_CPU,
+            device=CPU,
             pin_memory=False,
-            vocab_size=model.get_vocab_size(),
+            vocab_size=vllm_config.model_config.get_vocab_size(),
             block_sizes=[self.block_size],
         )
-        self.only_greedy = True
-        """Every row takes the most likely token of the bare logits and wants nothing else from the sampler."""
 
-    def update(self, scheduler_output: SchedulerOutput) -> None:
-        """Apply what the scheduler decided: rows of this step are in `input_batch` afterwards."""
-        for request_id in scheduler_output.finished_req_ids:
-            self.requests.pop(request_id, None)
-        # A finished id may come again at once as a new request, so finished rows go before rows that are only not scheduled.
-        leaving = list(scheduler_output.finished_req_ids)
-        leaving += self.input_batch.req_id_to_index.keys() - scheduler_output.num_scheduled_tokens.keys()
-        rows = [self.input_batch.remove_request(request_id) for request_id in dict.fromkeys(leaving)]
-        free_rows = sorted((row for row in rows if row is not None), reverse=True)
-
-        entering = []
-        for new in scheduler_output.scheduled_new_reqs:
-            self.requests[new.req_id] = _request_state(new)
-            entering.append(new.req_id)
-        for cached in scheduler_output.scheduled_cached_reqs:
-            if not self._advance(cached):
-                entering.append(cached.req_id)
-
-        changed = bool(free_rows or entering)
-        for request_id in entering:
-            self.input_batch.add_request(self.requests[request_id], free_rows.pop() if free_rows else None)
-        if free_rows:
-            self._close_gaps(free_rows)
-        if changed:
-            self.input_batch.refresh_sampling_metadata()
-            self.only_greedy = self._wants_only_greedy()
-
-    def _advance(self, cached: CachedRequestData) -> bool:
-        """Update a request that the scheduler told us of before; false if it has no row and must be added again.
-
-        Its new tokens are not read: `record` already has what we sampled, and the scheduler knows no others.
-        """
-        request = self.requests[cached.req_id]
-        request.num_computed_tokens = cached.num_computed_tokens
-        if cached.resumed_from_preemption:
-            request.block_ids = cached.new_block_ids
-        else:
-            for block_ids, new_block_ids in zip(request.block_ids, cached.new_block_ids):
-                block_ids.extend(new_block_ids)
-        row = self.input_batch.req_id_to_index.get(cached.req_id)
-        if row is None:
-            return False
-        self.input_batch.num_computed_tokens_cpu[row] = cached.num_computed_tokens
-        self.input_batch.block_table.append_row(cached.new_block_ids, row)
-        return True
-
-    def _close_gaps(self, free_rows: list[int]) -> None:
-        """Move the last rows into the free ones, and clear what vLLM's `condense` leaves behind in the rows it moved.
-
-        vLLM 0.9.1 would hand a moved row's logit bias and allowed tokens on to the next request that lands there.
-        """
-        batch = self.input_batch
-        old_end = batch.num_reqs + len(free_rows)
-        batch.condense(free_rows)
-        for row in range(batch.num_reqs, old_end):
-            batch.logit_bias[row] = None
-            if batch.allowed_token_ids_mask_cpu_tensor is not None:
-                batch.allowed_token_ids_mask_cpu_tensor[row].fill_(False)
-
-    def _wants_only_greedy(self) -> bool:
-        batch = self.input_batch
-        return (
-            batch.all_greedy
-            and batch.max_num_logprobs is None
-            and batch.no_penalties
-            and batch.no_allowed_token_ids
-            and not batch.min_tokens
-            and not batch.bad_words_token_ids
-            and not any(batch.logit_bias[: batch.num_reqs])
+    def _request_state(self, new: NewRequestData, generator: torch.Generator | None) -> CachedRequestState:
+        return CachedRequestState(
+            req_id=new.req_id,
+            prompt_token_ids=new.prompt_token_ids,
+            mm_inputs=new.mm_inputs,
+            mm_positions=new.mm_positions,
+            sampling_params=new.sampling_params,
+            generator=generator,
+            block_ids=new.block_ids,
+            num_computed_tokens=new.num_computed_tokens,
+            output_token_ids=[],
         )
 
-    def step_batch(self, scheduler_output: SchedulerOutput) -> StepBatch:
-        """The tokens of this step; every row wants the logits of its last token."""
-        batch = self.input_batch
-        num_seqs = batch.num_reqs
-        scheduled = scheduler_output.num_scheduled_tokens
-        q_seq_lens = np.fromiter((scheduled[request_id] for request_id in batch.req_ids), np.int32, num_seqs)
-        computed = batch.num_computed_tokens_cpu[:num_seqs]
-        ends = np.cumsum(q_seq_lens, dtype=np.int32)
-        # For q_seq_lens [2, 3]: rows [0, 0, 1, 1, 1]; the position restarts at each row's computed tokens.
-        rows = np.repeat(np.arange(num_seqs, dtype=np.int32), q_seq_lens)
-        positions = np.arange(len(rows), dtype=np.int32) + (computed - ends + q_seq_lens)[rows]
-        context_lens: Int32Array = computed + q_seq_lens
-        block_table = batch.block_table[0].get_numpy_array()[:num_seqs]
-        blocks = block_table[rows, positions // self.block_size]
-        return StepBatch(
-            token_ids=batch.token_ids_cpu[rows, positions],
-            position_ids=positions,
-            slot_mapping=blocks * np.int32(self.block_size) + positions % np.int32(self.block_size),
-            block_tables=block_table[:, : -(-int(context_lens.max()) // self.block_size)],
-            context_lens=context_lens,
-            q_seq_lens=q_seq_lens,
-            logits_indices=ends - np.int32(1),
-        )
+    def _extend_blocks(self, request: CachedRequestState, new_block_ids: tuple[list[int], ...]) -> None:
+        for block_ids, new_ids in zip(request.block_ids, new_block_ids):
+            block_ids.extend(new_ids)
 
-    def unfinished_prompts(self, step: StepBatch) -> Int32Array:
-        """Rows whose tokens are not all computed after this step, so that what is sampled for them must be thrown away."""
-        known = self.input_batch.num_tokens[: len(step.context_lens)]
-        return np.flatnonzero(step.context_lens < known).astype(np.int32)
-
-    def record(self, sampled: list[list[int]]) -> None:
-        """Append each row's sampled token to its request at once: one that is preempted next comes back without it.
-
-        Args:
-            sampled: a list of one token for each row, or of none.
-        """
-        batch = self.input_batch
-        for row, (request_id, tokens) in enumerate(zip(batch.req_ids, sampled)):
-            if not tokens:
-                continue
-            self.requests[request_id].output_token_ids.append(tokens[0])
-            end = batch.num_tokens[row]
-            if end < self.max_model_len:  # the last token a sequence may have is never read again
-                batch.token_ids_cpu[row, end] = tokens[0]
-            batch.num_tokens[row] = batch.num_tokens_no_spec[row] = end + 1
-
-
-def _request_state(new: NewRequestData) -> CachedRequestState:
-    params = new.sampling_params
-    generator = None
-    if params.sampling_type == SamplingType.RANDOM_SEED:
-        generator = torch.Generator(device=_CPU)
-        generator.manual_seed(params.seed)
-    return CachedRequestState(
-        req_id=new.req_id,
-        prompt_token_ids=new.prompt_token_ids,
-        mm_inputs=new.mm_inputs,
-        mm_positions=new.mm_positions,
-        sampling_params=params,
-        generator=generator,
-        block_ids=new.block_ids,
-        num_computed_tokens=new.num_computed_tokens,
-        output_token_ids=[],
-    )
+    def _block_table(self) -> Int32Array:
+        return self.input_batch.block_table[0].get_numpy_array()

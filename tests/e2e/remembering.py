@@ -5,16 +5,19 @@ Every wrong slot, block table, position, length or order changes the tokens. No 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from vllm_mindspore.compat.common.host_torch import HostTorch
-from vllm_mindspore.compat.v0_9_1.model_runner import MindSporeModelRunner
-from vllm_mindspore.compat.v0_9_1.worker import MindSporeWorker
 from vllm_mindspore.engine.step import StepBatch, StepOutput
+from vllm_mindspore.matrix import row_for_installed_vllm
 
 VOCAB = 64
+
+_WORKER = import_module(f"vllm_mindspore.compat.{row_for_installed_vllm('V1').adapter}.worker").MindSporeWorker
+"""Of the V1 adapter for the installed vLLM."""
 
 
 def logits_after(tokens: list[int]) -> np.ndarray:
@@ -61,7 +64,7 @@ class _NoWeights:
         return []
 
 
-class RememberingWorker(MindSporeWorker):
+class RememberingWorker(_WORKER):  # type: ignore[misc, valid-type]
     def init_device(self) -> None:
         pass
 
@@ -70,4 +73,4 @@ class RememberingWorker(MindSporeWorker):
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         runner = RememberingRunner(kv_cache_config.num_blocks, self.cache_config.block_size)
-        self.model_runner = MindSporeModelRunner(self.vllm_config, runner, HostTorch())  # type: ignore[arg-type]
+        self.model_runner = self.model_runner_class(self.vllm_config, runner, HostTorch())

@@ -49,7 +49,7 @@ def engine(checkpoint: Path) -> Any:
         yield LLMEngine.from_engine_args(
             EngineArgs(
                 model=str(checkpoint), worker_cls="tests.e2e.remembering.RememberingWorker", block_size=4,
-                num_gpu_blocks_override=28, max_num_batched_tokens=12, max_num_seqs=5, max_model_len=MAX_LEN,
+                num_gpu_blocks_override=22, max_num_batched_tokens=12, max_num_seqs=5, max_model_len=MAX_LEN,
                 disable_log_stats=True,  # vLLM's in-process engine asserts statistics of steps that had none
             )
         )  # fmt: skip
@@ -182,7 +182,7 @@ def check_prompt_logprobs(request: Asked) -> None:
 
 def test_requests_were_really_preempted(engine: Any) -> None:
     """Or the test above shows less than it says."""
-    crowd = [Asked([token] * 20, 24, 0, None, "greedy", 0) for token in range(5)]
+    crowd = [Asked([token] * 20, 40, 0, None, "greedy", 0) for token in range(5)]
     scheduler = engine.engine_core.engine_core.scheduler
     preempted = []
     original = scheduler.kv_cache_manager.free

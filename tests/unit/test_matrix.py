@@ -37,7 +37,8 @@ def test_extras_say_what_the_matrix_says(row: matrix.Row) -> None:
 @pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
 def test_every_row_has_its_adapter_and_its_models(row: matrix.Row) -> None:
     assert find_spec(f"vllm_mindspore.compat.{row.adapter}") is not None
-    assert row.models == supported_architectures()
+    assert row.models
+    assert set(row.models) <= set(supported_architectures())
     assert row.engine in ("V0", "V1")
     assert row.verified in ("cpu", "declared")
 

@@ -9,6 +9,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
+from vllm_mindspore.engine.kv_cache import KVCache
 from vllm_mindspore.engine.step import Float32Array, Int32Array, StepBatch, StepOutput
 
 logger = getLogger(__name__)
@@ -71,6 +72,7 @@ class ModelRunner:
     Args:
         model: a network of `vllm_mindspore.models` with its weights loaded.
         num_blocks: KV cache blocks to allocate.
+        num_host_blocks: blocks of the pool in host memory to which the scheduler may swap.
         block_size: tokens in a block.
         max_num_tokens: most new tokens in one step.
         max_num_seqs: most sequences in one step, and most rows that want logits.
@@ -82,6 +84,7 @@ class ModelRunner:
         model: Any,
         *,
         num_blocks: int,
+        num_host_blocks: int = 0,
         block_size: int,
         max_num_tokens: int,
         max_num_seqs: int,
@@ -90,7 +93,8 @@ class ModelRunner:
         self.model = model
         self.max_num_tokens = max(max_num_tokens, max_num_seqs)
         self.max_num_seqs = max_num_seqs
-        model.set_kv_cache(num_blocks, block_size)
+        self.kv_cache = KVCache(model.config, num_blocks, block_size, num_host_blocks)
+        model.set_kv_cache(self.kv_cache.layers())
         max_blocks_per_seq = -(-max_model_len // block_size)
         self._inputs = [
             _StepInputs(bucket, max_num_seqs, max_blocks_per_seq) for bucket in token_buckets(self.max_num_tokens)
@@ -102,17 +106,26 @@ class ModelRunner:
     def execute(self, batch: StepBatch) -> StepOutput:
         """Run one step: write the new keys and values into the cache, return logits of the rows that want them.
 
+        A step of more than `max_num_tokens` tokens is run in pieces, which gives the same bits.
+
         Raises:
-            ValueError: the batch is larger than the runner was made for.
+            ValueError: the batch is empty, or has more sequences than the runner was made for.
         """
-        num_tokens, num_logits = len(batch.token_ids), len(batch.logits_indices)
-        if not 0 < num_tokens <= self.max_num_tokens:
-            raise ValueError(f"a step has {num_tokens} tokens, the runner was made for 1 to {self.max_num_tokens}")
+        num_logits = len(batch.logits_indices)
+        if not len(batch.token_ids):
+            raise ValueError("a step has no tokens")
         if max(len(batch.q_seq_lens), num_logits) > self.max_num_seqs:
             raise ValueError(
                 f"a step has {len(batch.q_seq_lens)} sequences and {num_logits} rows that want logits, "
                 f"the runner was made for {self.max_num_seqs}"
             )
+        if len(batch.token_ids) <= self.max_num_tokens:
+            return self._execute(batch)
+        outputs = [_copied(self._execute(piece)) for piece in batch.pieces(self.max_num_tokens)]
+        return StepOutput(*(np.concatenate(parts) for parts in zip(*(vars(output).values() for output in outputs))))
+
+    def _execute(self, batch: StepBatch) -> StepOutput:
+        num_tokens, num_logits = len(batch.token_ids), len(batch.logits_indices)
         inputs = next(inputs for inputs in self._inputs if inputs.num_tokens >= num_tokens)
         inputs.fill(batch)
         logits, greedy, hidden = self.model(*inputs.tensors)
@@ -140,6 +153,11 @@ class ModelRunner:
             inputs.fill(_one_token_batch(self._inputs[0].block_tables.shape[1]))
             self.model(*inputs.tensors)[0].asnumpy()
         logger.info("Compiled %d graph(s) in %.2f s", len(self._inputs), time.perf_counter() - started)
+
+
+def _copied(output: StepOutput) -> StepOutput:
+    """Independent of the device memory that the next step overwrites."""
+    return StepOutput(*(array.copy() for array in vars(output).values()))
 
 
 def _one_token_batch(max_blocks_per_seq: int) -> StepBatch:

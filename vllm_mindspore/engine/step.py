@@ -5,6 +5,7 @@ Everything is numpy, nothing is vLLM's: an adapter of any release fills the same
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,26 @@ class StepBatch:
     q_seq_lens: Int32Array
     """`[num_seqs]`, new tokens of each sequence; sums to `num_tokens`."""
     logits_indices: Int32Array
-    """`[num_logits]`, rows of the token axis that want logits, in the order in which they shall come back."""
+    """`[num_logits]`, rows of the token axis that want logits, in ascending order."""
+
+    def pieces(self, max_num_tokens: int) -> Iterator[StepBatch]:
+        """The same step as several of at most `max_num_tokens` tokens each, to be run one after the other."""
+        ends = np.cumsum(self.q_seq_lens, dtype=np.int32)
+        begins = ends - self.q_seq_lens
+        for begin in range(0, len(self.token_ids), max_num_tokens):
+            end = min(begin + max_num_tokens, len(self.token_ids))
+            seqs = np.flatnonzero((begins < end) & (ends > begin))
+            left_out = np.maximum(ends[seqs] - end, 0).astype(np.int32)  # tokens of each sequence after this piece
+            wanted = self.logits_indices[(self.logits_indices >= begin) & (self.logits_indices < end)]
+            yield StepBatch(
+                token_ids=self.token_ids[begin:end],
+                position_ids=self.position_ids[begin:end],
+                slot_mapping=self.slot_mapping[begin:end],
+                block_tables=self.block_tables[seqs],
+                context_lens=self.context_lens[seqs] - left_out,
+                q_seq_lens=ends[seqs] - left_out - np.maximum(begins[seqs], np.int32(begin)),
+                logits_indices=wanted - np.int32(begin),
+            )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mindspore import Parameter, Tensor, nn
@@ -52,11 +53,9 @@ class Attention(nn.Cell):
         self.attend = ops.PagedAttention(heads, dim**-0.5, kv_heads, config.sliding_window[layer])
         self.o_proj = ops.MatMul([config.hidden_size], has_bias=config.o_bias)
 
-    def set_kv_cache(self, num_blocks: int, block_size: int) -> None:
-        config = self.config
-        shape = (num_blocks, block_size, config.num_kv_heads, config.head_dim)
-        self.key_cache = ops.parameter(ops.cache_tensor(*shape, config.dtype), f"{self.name}.key_cache")
-        self.value_cache = ops.parameter(ops.cache_tensor(*shape, config.dtype), f"{self.name}.value_cache")
+    def set_kv_cache(self, keys: Tensor, values: Tensor) -> None:
+        self.key_cache = ops.parameter(keys, f"{self.name}.key_cache")
+        self.value_cache = ops.parameter(values, f"{self.name}.value_cache")
 
     def construct(
         self,
@@ -197,10 +196,10 @@ class Decoder(nn.Cell):
         self.argmax = ops.ArgMax()
         self.set_train(False)
 
-    def set_kv_cache(self, num_blocks: int, block_size: int) -> None:
-        """Give each layer a zeroed KV cache, which takes memory as its blocks are written. Before the first step."""
-        for layer in self.layers:
-            layer.attention.set_kv_cache(num_blocks, block_size)
+    def set_kv_cache(self, caches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Give each layer its key and value cache `[num_blocks, block_size, kv_head_num, head_dim]`. Before the first step."""
+        for layer, (keys, values) in zip(self.layers, caches):
+            layer.attention.set_kv_cache(keys, values)
 
     def construct(
         self,

@@ -64,7 +64,8 @@ def test_every_operator_of_a_graph(graphs: ModuleType, dtype: str) -> None:
 
     vectors, parts = draw_weights(graphs, dtype)
     packed = {name: ops.pack_weight(p, dtype, dtype, interleave=name == "gate_up") for name, p in parts.items()}
-    caches = [ops.cache_tensor(BLOCKS, BLOCK_SIZE, graphs.KV_HEADS, graphs.HEAD_DIM, dtype) for _ in range(2)]
+    shape = BLOCKS, BLOCK_SIZE, graphs.KV_HEADS, graphs.HEAD_DIM
+    caches = [ops.cache_tensor(ops.cache_array(*shape, dtype), dtype) for _ in range(2)]
     net = graphs.EveryOp(vectors, packed, caches)
     expected_caches = [np.zeros(caches[0].shape, library.storage(dtype)) for _ in range(2)]
     for step in PROMPTS, ANSWERS:

@@ -1,0 +1,1 @@
+"""What the adapters of the V0 engine share: their releases have the same worker interface, requests and sampler."""

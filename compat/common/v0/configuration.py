@@ -1,0 +1,36 @@
+"""What vLLM's V0 engine leaves to the platform to decide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm.logger import init_logger
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+logger = init_logger("vllm_mindspore.compat.common.v0.configuration")
+
+_BLOCK_SIZE = 16
+
+
+def fill_in(config: VllmConfig, worker: str) -> None:
+    """Choose the worker, and the block size if the user did not.
+
+    Args:
+        config: of a model that we can run.
+        worker: dotted name of the adapter's worker class.
+    """
+    if config.cache_config.block_size is None:
+        config.cache_config.block_size = _BLOCK_SIZE
+    # A window only hides keys from the kernel: the blocks of the whole sequence are kept, as networks may mix layers
+    # with and without one.
+    config.cache_config.sliding_window = None
+    parallel = config.parallel_config
+    if parallel.worker_cls == "auto":
+        parallel.worker_cls = worker
+        if config.model_config.enforce_eager:
+            logger.warning(
+                "--enforce-eager turns nothing off here: there are no CUDA graphs and no torch.compile, and the network always runs "
+                "as a static MindSpore graph."
+            )

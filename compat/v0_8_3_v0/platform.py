@@ -1,0 +1,23 @@
+"""The platform: what vLLM 0.8.3 asks of it for its V0 engine beyond what all V0 engines ask.
+
+vLLM instantiates it in the middle of `import vllm`, so this module imports of vLLM only what is loaded by then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_mindspore.compat.common.v0.platform import V0Platform
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+
+class MindSporePlatform(V0Platform):
+    worker_cls = "vllm_mindspore.compat.v0_8_3_v0.worker.MindSporeWorker"
+
+    @classmethod
+    def refuse(cls, vllm_config: VllmConfig) -> None:
+        from vllm_mindspore.compat.v0_8_3_v0.refusals import check
+
+        check(vllm_config)

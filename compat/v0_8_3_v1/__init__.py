@@ -1,0 +1,1 @@
+"""The V1 engine of vLLM 0.8.3."""

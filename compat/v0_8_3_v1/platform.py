@@ -1,0 +1,29 @@
+"""The platform: what vLLM 0.8.3's V1 asks of it beyond what all V1 engines ask.
+
+vLLM instantiates it in the middle of `import vllm`, so this module imports of vLLM only what is loaded by then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_mindspore.compat.common.v1.platform import V1Platform
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+
+class MindSporePlatform(V1Platform):
+    worker_cls = "vllm_mindspore.compat.v0_8_3_v1.worker.MindSporeWorker"
+
+    @classmethod
+    def asks_for_v0(cls, vllm_config: VllmConfig) -> bool:
+        from vllm_mindspore.compat.v0_8_3_v1.engine_choice import asks_for_v0
+
+        return asks_for_v0(vllm_config)
+
+    @classmethod
+    def refuse(cls, vllm_config: VllmConfig) -> None:
+        from vllm_mindspore.compat.v0_8_3_v1.refusals import check
+
+        check(vllm_config)
