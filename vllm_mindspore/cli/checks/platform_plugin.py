@@ -9,6 +9,8 @@ from vllm_mindspore.cli.checks.finding import Finding, probe
 _CODE = """
 import json
 from vllm.platforms import current_platform
+from vllm.plugins import load_general_plugins
+load_general_plugins()  # where vLLM 0.6.6 gets our platform
 kind = type(current_platform)
 print(json.dumps(f"{kind.__module__}.{kind.__qualname__}"))
 """

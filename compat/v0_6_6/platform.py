@@ -1,0 +1,66 @@
+"""The platform: how vLLM 0.6.6 sees MindSpore.
+
+vLLM never makes an instance: `patches.py` gives this class to the one that it made for the platform that it found.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from vllm.platforms.interface import Platform, PlatformEnum
+
+from vllm_mindspore.compat.common.refusal import no_quantization
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+_WORKER = "vllm_mindspore.compat.v0_6_6.worker.MindSporeWorker"
+
+
+class MindSporePlatform(Platform):
+    """Torch on the host stays on the CPU; the network, its weights and its KV cache are MindSpore's."""
+
+    _enum = PlatformEnum.UNSPECIFIED
+    device_name = "mindspore"
+    device_type = "cpu"
+    dispatch_key = "CPU"
+
+    @classmethod
+    def get_device_name(cls, device_id: int = 0) -> str:
+        return cls.device_name
+
+    @classmethod
+    def is_async_output_supported(cls, enforce_eager: bool | None) -> bool:
+        return True
+
+    @classmethod
+    def is_pin_memory_available(cls) -> bool:
+        return False
+
+    @classmethod
+    def verify_quantization(cls, quant: str) -> NoReturn:
+        raise no_quantization(quant)
+
+    @classmethod
+    def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
+        """Refuse what we cannot do, by name, and fill in what vLLM leaves to the platform.
+
+        Runs in the front end and again in the engine's process.
+
+        Raises:
+            StartupRefused: with a sentence for each thing that is not supported.
+        """
+        from vllm.config import CompilationLevel
+        from vllm.executor.gpu_executor import GPUExecutorAsync
+
+        from vllm_mindspore.compat.common.v0 import configuration
+        from vllm_mindspore.compat.v0_6_6 import refusals
+
+        if vllm_config.model_config is None:  # an empty configuration, as vLLM makes for itself in passing
+            return
+        refusals.check(vllm_config)
+        configuration.fill_in(vllm_config, _WORKER)
+        # For "cpu" vLLM would take its CPUExecutor, which puts the async engine's worker into a process of its own. This one is
+        # for one worker in the engine's process, has nothing of a GPU, and serves the sync and the async engine.
+        vllm_config.parallel_config.distributed_executor_backend = GPUExecutorAsync
+        vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION
