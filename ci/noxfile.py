@@ -138,7 +138,8 @@ def runs(
         yield "unit and e2e", ["tests/unit", "tests/e2e"], {}
     for row in release["engine"]:
         if not chosen or row["engine"] in chosen:
-            yield row["engine"], ["tests/conformance", *more], {"VLLM_USE_V1": USE_V1[row["engine"]]}
+            places = [] if any(argument.startswith("tests/") for argument in more) else ["tests/conformance"]
+            yield row["engine"], [*places, *more], {"VLLM_USE_V1": USE_V1[row["engine"]]}
 
 
 def add_session(release: dict) -> None:

@@ -1,6 +1,6 @@
 """The ledger of patches: an attribute of vLLM that we set or wrap stands in its adapter's `patches.py`, in the tuple `PATCHES`.
 
-An adapter without that file patches nothing. `tests/conformance/test_patches.py` compares every module and class of vLLM before and after our
+An adapter without that file patches nothing; one that has it imports vLLM only when it patches, so that the ledgers of all can be read. `tests/conformance/test_patches.py` compares every module and class of vLLM before and after our
 code ran and fails for a change that is not listed, and for an entry that changes nothing.
 """
 
