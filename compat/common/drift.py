@@ -2,12 +2,8 @@
 
 `compat/<adapter>/contract.toml` maps dotted names of vLLM to what they are: a function to its parameters, a class to what its constructor
 takes, "field" of a class's objects, "attribute" where nothing matters but that it is there. The names (and "attribute", if that is all that
-is to be held) are chosen by hand, the rest is written by
-
-    python -m vllm_mindspore.compat.common.drift ADAPTER contract.toml
-
-which fills in the contract, whose values may be empty, from the installed vLLM. Run it with VLLM_PLUGINS set to an empty string. Imports no
-vLLM before it is asked to look.
+is to be held) are chosen by hand, the rest is written by `ci/write_contract.py`, which fills in empty values from the installed vLLM.
+Imports no vLLM before it is asked to look.
 """
 
 from __future__ import annotations
@@ -26,15 +22,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vllm_mindspore.matrix import tomllib
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FILE = "contract.toml"
 _FIELD, _ATTRIBUTE = "field", "attribute"
 _HEAD = """\
 # What this adapter relies on in vLLM: a function's parameters, what a class is made from, a field of its objects, or that there is something
-# of that name. The names are chosen by hand, what they stand for is written (from "") by
-# VLLM_PLUGINS= python -m vllm_mindspore.compat.common.drift {adapter} FILE
-# in an environment with that vLLM.
+# of that name. The names are chosen by hand, what they stand for is written, in an environment with that vLLM, by
+# python ci/write_contract.py {adapter}
 
 """
 
@@ -177,9 +175,12 @@ def _in_words(what: str) -> str:
     return {_FIELD: "a field", _ATTRIBUTE: "an attribute"}.get(what, f"called with {what}")
 
 
-def main(arguments: list[str]) -> int:
-    """Fill in the contract of an adapter, in the file given; leave it alone and name what this vLLM does not have if there is any."""
-    adapter, file = arguments[0], Path(arguments[1])
+def fill_in(file: Path, adapter: str) -> list[str]:
+    """Write what each name in a contract stands for in the installed vLLM.
+
+    Returns:
+        A sentence for each name that this vLLM does not have. If there is any, the file stays as it is.
+    """
     lines, missing = [], []
     for name, by_hand in sorted(tomllib.loads(file.read_text(encoding="utf-8")).items()):
         try:
@@ -187,12 +188,6 @@ def main(arguments: list[str]) -> int:
             lines.append(f"{json.dumps(name)} = {json.dumps(by_hand if by_hand == _ATTRIBUTE else found)}\n")
         except Missing as error:
             missing.append(str(error))
-    if missing:
-        print("\n".join(dict.fromkeys(missing)), file=sys.stderr)
-        return 1
-    file.write_text(_HEAD.format(adapter=adapter) + "".join(lines), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if not missing:
+        file.write_text(_HEAD.format(adapter=adapter) + "".join(lines), encoding="utf-8")
+    return list(dict.fromkeys(missing))

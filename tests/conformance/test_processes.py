@@ -30,7 +30,7 @@ if __name__ == "__main__":
         print(mindspore.ops.add(mindspore.Tensor([1.0]), mindspore.Tensor([2.0])))
     from vllm import LLM, SamplingParams
 
-    llm = LLM(sys.argv[1], max_model_len=256, **json.loads(sys.argv[2]))
+    llm = LLM(sys.argv[1], max_model_len=256, num_gpu_blocks_override=64, **json.loads(sys.argv[2]))
     params = [SamplingParams(temperature=t, seed=1, top_p=0.9, max_tokens=6, ignore_eos=True) for t in (0.0, 1.0)]
     outputs = llm.generate(["The capital of France is"] * 2, params, use_tqdm=False)
     # Written to a file of its own: the engine's log lines share standard output.

@@ -126,11 +126,11 @@ def test_what_a_thing_is_does_not_matter_if_only_its_being_there_was_written_dow
 def test_a_contract_is_filled_in_and_nothing_is_written_if_a_name_is_wrong(package: Path, tmp_path: Path) -> None:
     file = tmp_path / "contract.toml"
     file.write_text('"engine.core.batch.sample" = ""\n"engine.core.batch.Batch" = "attribute"\n')
-    assert drift.main(["v9", str(file)]) == 0
+    assert drift.fill_in(file, "v9") == []
     lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
     assert lines == ['"engine.core.batch.Batch" = "attribute"', '"engine.core.batch.sample" = "(logits, *, seed=)"']
     file.write_text('"engine.core.batch.sampel" = ""\n')
-    assert drift.main(["v9", str(file)]) == 1
+    assert drift.fill_in(file, "v9") == ["engine.core.batch has no sampel."]
     assert file.read_text() == '"engine.core.batch.sampel" = ""\n'
 
 
