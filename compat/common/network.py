@@ -14,7 +14,8 @@ def network_config(config: Any) -> NetworkConfig:
         UserError: a key is missing or illegal.
     """
     model = config.model_config
-    return NetworkConfig.from_hf(model.hf_config, dtype_name(config), source=str(model.hf_config_path or model.model))
+    source = getattr(model, "hf_config_path", None) or model.model  # --hf-config-path came with vLLM 0.8
+    return NetworkConfig.from_hf(model.hf_config, dtype_name(config), source=str(source))
 
 
 def dtype_name(config: Any) -> str:

@@ -1,24 +1,28 @@
-"""The ledger of vLLM attributes that this adapter sets: one.
-
-`vllm.v1.engine.core_client.BackgroundResources.__call__`
-
-* What: closes the front end's sockets, and tells the thread that reads the engine's output to leave; ours does not wait for it.
-* Why: that thread polls its shutdown socket for being writable as well, so the mere connection wakes it. Where it has left before the
-  message is sent, `send` waits forever, and a program that used `LLM` never ends: on two busy cores nearly every time.
-* Since: 0.8.3's V1, in every process that has an `LLM` whose engine runs in another.
-* Removed by: vLLM 0.9, which polls for POLLIN only.
-"""
+"""The one attribute of vLLM 0.8.3 that we set for its V1 engine."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import Any, Callable
 
+from vllm_mindspore.compat.common.patches import Patch
+
+PATCHES = (
+    Patch(
+        attribute="vllm.v1.engine.core_client.BackgroundResources.__call__",
+        what="Closes the front end's sockets and tells the thread that reads the engine's output to leave; ours does not wait for it.",
+        why="That thread polls its shutdown socket for being writable as well, so the mere connection wakes it. Where it has left before "
+        "the message is sent, `send` waits forever, and a program that used `LLM` never ends: on two busy cores nearly every time.",
+        since="0.1.0",
+        removed_by="vLLM 0.9, which polls for POLLIN only.",
+    ),
+)
+
 _MARK = "_vllm_mindspore"
 
 
 def apply() -> None:
-    """Set the attributes. Idempotent."""
+    """Set every attribute of the ledger. Idempotent."""
     from vllm.v1.engine.core_client import BackgroundResources
 
     if not hasattr(BackgroundResources.__call__, _MARK):

@@ -39,6 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+BLOCKS = 22
 V1 = row_for_installed_vllm().engine == "V1"
 LONGEST = MAX_LEN if V1 else MAX_LEN + 1
 """Tokens of a sequence, its last one included: V0 stops once there is one more than the model may see."""
@@ -77,7 +78,7 @@ def engine(checkpoint: Path, request: pytest.FixtureRequest) -> Any:
         yield LLMEngine.from_engine_args(
             EngineArgs(
                 model=str(checkpoint), worker_cls="tests.conformance.remembering.RememberingWorker", block_size=4,
-                num_gpu_blocks_override=28, max_num_seqs=5, max_model_len=MAX_LEN,
+                num_gpu_blocks_override=BLOCKS, max_num_seqs=5, max_model_len=MAX_LEN,
                 disable_log_stats=True,  # vLLM's in-process engine asserts statistics of steps that had none
                 **request.param,
             )
@@ -215,7 +216,7 @@ def leaked_blocks(engine: Any) -> int:
     if V1:
         pool = engine.engine_core.engine_core.scheduler.kv_cache_manager.block_pool
         return int(pool.num_gpu_blocks - 1 - pool.get_num_free_blocks())  # one is vLLM's null block
-    return 28 - int(engine.scheduler[0].block_manager.get_num_free_gpu_blocks())
+    return BLOCKS - int(engine.scheduler[0].block_manager.get_num_free_gpu_blocks())
 
 
 def test_requests_were_really_preempted(engine: Any) -> None:
