@@ -1,5 +1,7 @@
 # make serve   set everything up and serve the demo model on 127.0.0.1:8000
-# make test    set everything up and run every check and test
+# make test    set everything up and run every check and test, for every release of vLLM in version_matrix.toml
+#              make test ROW=vllm083               one release
+#              make test ROW=vllm083 ENGINE=V0 ARGS="-k greedy"   one engine of it, and arguments for pytest
 # make bench   measure against vLLM's own CPU backend: make bench PEER=/path/to/its/python
 #
 # The project is installed as a user installs it (not editable), and again whenever a source changes.
@@ -19,8 +21,10 @@ serve: $(STAMP)
 	model=$$($(BIN)/vllm-mindspore demo-model) && \
 	exec $(BIN)/vllm-mindspore serve "$$model" --served-model-name smollm2 --host 127.0.0.1 --port 8000
 
-test: lint
-	$(BIN)/pytest
+# The demo model is made here once: the environments of other releases find it in the user's cache.
+test: $(if $(ROW),$(STAMP),lint)
+	$(BIN)/vllm-mindspore demo-model
+	$(BIN)/nox -f ci/noxfile.py $(if $(ROW),-s $(ROW)) -- $(ENGINE) $(ARGS)
 
 # mypy and import-linter look at the installed package, so not from here: there compat and kernels are where they are imported from.
 lint: $(STAMP)
@@ -34,7 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python ci/bench/compare.py --peer-python $(PEER)
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .envs build dist
 
 $(BIN)/python:
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' || \

@@ -62,3 +62,12 @@ def round_weights(model: Any, dtype: str) -> None:
     """Round to `dtype` and back: weights only, as `model.to(dtype)` would also round the rotary frequencies."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype)).float()
+
+
+def make_tokenizer(folder: Path) -> None:
+    """A word for each id: not every release starts without a tokenizer."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(SMALL["vocab_size"])}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", eos_token="w2").save_pretrained(folder)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,11 @@ def demo_model(command: str) -> Path:
     done = subprocess.run([command, "demo-model"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def reference(demo_model: Path) -> Any:
+    """The demo model as transformers computes it in float32."""
+    from tests.reference import Reference
+
+    return Reference(demo_model)

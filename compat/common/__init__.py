@@ -1,1 +1,1 @@
-"""What adapters of several vLLM releases share. Imports no vLLM."""
+"""What adapters of several vLLM releases share. The top level imports no vLLM; `v1` is for the V1 engines."""

@@ -7,16 +7,13 @@ platform that was loaded may have to leave a configuration to the platform of th
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Any
 
 from vllm_mindspore.compat.common.refusal import StartupRefused
 from vllm_mindspore.matrix import row_for_installed_vllm
 
-if TYPE_CHECKING:
-    from vllm.config import VllmConfig
 
-
-def hand_over(engine: str, vllm_config: VllmConfig) -> None:
+def hand_over(engine: str, vllm_config: Any) -> None:
     """Let the platform for an engine ("V0" or "V1") of the installed vLLM check and update the configuration.
 
     Raises:

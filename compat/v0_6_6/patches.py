@@ -1,38 +1,24 @@
-"""The ledger of attributes of vLLM that we set. Later releases have a door for platforms, and need none."""
+"""The one attribute of vLLM 0.6.6 that we set. Later releases have a door for platforms, and need none."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from vllm_mindspore.compat.common.patches import Patch
 
-from vllm import platforms
-
-from vllm_mindspore.compat.v0_6_6.platform import MindSporePlatform
-
-
-@dataclass(frozen=True)
-class Patch:
-    """An attribute of vLLM that we set, and why we must."""
-
-    attribute: str
-    what: str
-    why: str
-    since: str
-    """The vLLM release for which it was first needed."""
-    until: str
-    """What removes it."""
-
-
-LEDGER = (
+PATCHES = (
     Patch(
         attribute="vllm.platforms.current_platform.__class__",
         what="The one instance of a platform that vLLM made gets our class. Every module that imported the instance sees ours.",
         why="vLLM 0.6.6 looks for seven kinds of device and has no entry point for an eighth.",
-        since="0.6.6.post1",
-        until="vLLM 0.7.0, whose entry point vllm.platform_plugins does it.",
+        since="0.1.0",
+        removed_by="vLLM 0.7.0, whose entry point vllm.platform_plugins does it.",
     ),
 )
 
 
 def apply() -> None:
     """Set every attribute of the ledger. Idempotent."""
+    from vllm import platforms
+
+    from vllm_mindspore.compat.v0_6_6.platform import MindSporePlatform
+
     platforms.current_platform.__class__ = MindSporePlatform

@@ -53,7 +53,7 @@ class MindSporePlatform(Platform):
         from vllm.config import CompilationLevel
         from vllm.executor.gpu_executor import GPUExecutorAsync
 
-        from vllm_mindspore.compat.common.v0 import configuration
+        from vllm_mindspore.compat.common.configuration import fill_in
         from vllm_mindspore.compat.v0_6_6 import refusals
 
         if vllm_config.model_config is None:  # an empty configuration, as vLLM makes for itself in passing
@@ -64,5 +64,5 @@ class MindSporePlatform(Platform):
             # for one worker in the engine's process, as "mp" is, has nothing of a GPU, and serves the sync and the async engine.
             parallel.distributed_executor_backend = GPUExecutorAsync
         refusals.check(vllm_config)
-        configuration.fill_in(vllm_config, _WORKER)
+        fill_in(vllm_config, _WORKER)
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION

@@ -1,11 +1,11 @@
-"""What this adapter refuses at start-up beside what every V0 adapter does."""
+"""What this adapter refuses at start-up beside what all do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vllm_mindspore.compat.common.v0 import refusals
+from vllm_mindspore.compat.common import refusals
 from vllm_mindspore.compat.v0_6_6 import engine_choice
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def check(config: VllmConfig) -> None:
     Raises:
         StartupRefused: a line for each such thing.
     """
-    refusals.check(config, *engine_choice.refusals(), *_features(config))
+    refusals.check(config, executors=("mp",), particular=[*engine_choice.refusals(), *_features(config)])
 
 
 def _features(config: VllmConfig) -> Iterator[str]:

@@ -1,12 +1,10 @@
-"""What this adapter refuses at start-up beside what every V0 adapter does."""
+"""What this adapter refuses at start-up: what all do, and what came with vLLM 0.7."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vllm_mindspore.compat.common.refusal import unsupported
-from vllm_mindspore.compat.common.v0 import refusals
+from vllm_mindspore.compat.common import refusals
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -18,13 +16,8 @@ def check(config: VllmConfig) -> None:
     Raises:
         StartupRefused: a line for each such thing.
     """
-    refusals.check(config, *_features(config))
-
-
-def _features(config: VllmConfig) -> Iterator[str]:
-    if config.cache_config.calculate_kv_scales:
-        yield unsupported("scaled KV caches", "remove --calculate-kv-scales")
-    if config.model_config.model_impl == "transformers":
-        yield unsupported("--model-impl transformers", "remove it; the network is MindSpore's")
-    if config.additional_config:
-        yield f"vllm-mindspore has no options of its own in --additional-config: remove {config.additional_config}."
+    particular = [
+        *refusals.scaled_kv_caches(config),
+        *refusals.other_implementations(config),
+    ]
+    refusals.check(config, executors=("uni",), particular=particular)

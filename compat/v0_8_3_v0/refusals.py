@@ -1,12 +1,10 @@
-"""What this adapter refuses at start-up beside what every V0 adapter does."""
+"""What this adapter refuses at start-up: what all do, and what came with vLLM 0.7 and 0.8."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vllm_mindspore.compat.common.refusal import unsupported
-from vllm_mindspore.compat.common.v0 import refusals
+from vllm_mindspore.compat.common import refusals
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -18,18 +16,9 @@ def check(config: VllmConfig) -> None:
     Raises:
         StartupRefused: a line for each such thing.
     """
-    refusals.check(config, *_features(config))
-
-
-def _features(config: VllmConfig) -> Iterator[str]:
-    if config.cache_config.calculate_kv_scales:
-        yield unsupported("scaled KV caches", "remove --calculate-kv-scales")
-    if config.model_config.model_impl == "transformers":
-        yield unsupported("--model-impl transformers", "remove it; the network is MindSpore's")
-    if config.parallel_config.data_parallel_size > 1:
-        size = config.parallel_config.data_parallel_size
-        yield unsupported("data parallelism", f"set --data-parallel-size to 1, it is {size}")
-    if config.parallel_config.enable_expert_parallel:
-        yield unsupported("expert parallelism", "remove --enable-expert-parallel")
-    if config.additional_config:
-        yield f"vllm-mindspore has no options of its own in --additional-config: remove {config.additional_config}."
+    particular = [
+        *refusals.scaled_kv_caches(config),
+        *refusals.other_implementations(config),
+        *refusals.data_parallelism(config),
+    ]
+    refusals.check(config, executors=("uni",), particular=particular)

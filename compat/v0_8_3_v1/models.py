@@ -1,19 +1,12 @@
-"""What vLLM 0.8.3 may know about our networks without loading one."""
+"""Tell vLLM's registry about our networks."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from vllm import ModelRegistry
 
-from vllm_mindspore.compat.common.v1 import models
-
-
-class MindSporeForCausalLM(models.MindSporeForCausalLM):
-    """In 0.8.3 a class without `sample` does not generate text."""
-
-    def sample(self, logits: Any, sampling_metadata: Any) -> NoReturn:
-        raise TypeError("sampling is the worker's")
+from vllm_mindspore.compat.common import models
 
 
 def register() -> None:
-    """Register our architectures with vLLM. Idempotent."""
-    models.register(MindSporeForCausalLM)
+    """Called by the plugin in every process of vLLM; idempotent."""
+    models.register(ModelRegistry)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 class MindSporePlatform(V1Platform):
     worker_cls = "vllm_mindspore.compat.v0_8_3_v1.worker.MindSporeWorker"
+    cudagraph_capture_sizes = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+    """In 0.8.3 they are also the buckets of the histogram of tokens a step, of which there must be some."""
 
     @classmethod
     def asks_for_v0(cls, vllm_config: VllmConfig) -> bool:
@@ -27,3 +29,11 @@ class MindSporePlatform(V1Platform):
         from vllm_mindspore.compat.v0_8_3_v1.refusals import check
 
         check(vllm_config)
+
+    @classmethod
+    def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
+        from vllm_mindspore.compat.v0_8_3_v1 import patches
+
+        super().check_and_update_config(vllm_config)
+        if vllm_config.model_config is not None:
+            patches.apply()

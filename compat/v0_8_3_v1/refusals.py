@@ -1,10 +1,10 @@
-"""What this adapter refuses at start-up: nothing beyond what all V1 adapters refuse."""
+"""What this adapter refuses at start-up: what all do, and what came with vLLM 0.7 and 0.8."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_mindspore.compat.common.v1 import refusals
+from vllm_mindspore.compat.common import refusals
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -16,4 +16,9 @@ def check(config: VllmConfig) -> None:
     Raises:
         StartupRefused: a line for each such thing.
     """
-    refusals.check(config, ())
+    particular = [
+        *refusals.scaled_kv_caches(config),
+        *refusals.other_implementations(config),
+        *refusals.data_parallelism(config),
+    ]
+    refusals.check(config, executors=("uni", "mp"), particular=particular)

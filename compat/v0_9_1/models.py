@@ -1,5 +1,12 @@
-"""What vLLM may know about our networks without loading one: nothing here is particular to this release."""
+"""Tell vLLM's registry about our networks."""
 
-from vllm_mindspore.compat.common.v1.models import register
+from __future__ import annotations
 
-__all__ = ["register"]
+from vllm import ModelRegistry
+
+from vllm_mindspore.compat.common import models
+
+
+def register() -> None:
+    """Called by the plugin in every process of vLLM; idempotent."""
+    models.register(ModelRegistry)

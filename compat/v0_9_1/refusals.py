@@ -1,11 +1,10 @@
-"""What this adapter refuses at start-up beyond what all V1 adapters refuse: options that came with vLLM 0.9."""
+"""What this adapter refuses at start-up: what all do, and what came with vLLM 0.7 to 0.9."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vllm_mindspore.compat.common.v1 import refusals
+from vllm_mindspore.compat.common import refusals
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -17,11 +16,10 @@ def check(config: VllmConfig) -> None:
     Raises:
         StartupRefused: a line for each such thing.
     """
-    refusals.check(config, _particular(config))
-
-
-def _particular(config: VllmConfig) -> Iterator[str]:
-    if config.model_config.enable_prompt_embeds:
-        yield refusals.unsupported("prompt embeddings as input", "remove --enable-prompt-embeds")
-    if config.load_config.pt_load_map_location != "cpu":
-        yield refusals.unsupported("--pt-load-map-location other than cpu", "remove it")
+    particular = [
+        *refusals.scaled_kv_caches(config),
+        *refusals.other_implementations(config),
+        *refusals.data_parallelism(config),
+        *refusals.other_inputs(config),
+    ]
+    refusals.check(config, executors=("uni", "mp"), particular=particular)

@@ -58,6 +58,9 @@ class RememberingCache:
 class RememberingRunner:
     """Stands in for `engine.runner.ModelRunner`."""
 
+    computed_tokens = 0
+    """Of all steps of all runners."""
+
     def __init__(self, num_blocks: int, block_size: int, num_host_blocks: int = 0) -> None:
         self.block_size = block_size
         self.kv_cache = RememberingCache(num_blocks, block_size, num_host_blocks)
@@ -71,6 +74,7 @@ class RememberingRunner:
         for name, array in vars(batch).items():
             assert array.dtype == np.int32, name
         assert batch.q_seq_lens.sum() == len(batch.token_ids) == len(batch.position_ids) == len(batch.slot_mapping)
+        RememberingRunner.computed_tokens += len(batch.token_ids)
         self.tokens[batch.slot_mapping] = batch.token_ids
         self.positions[batch.slot_mapping] = batch.position_ids
         states = []

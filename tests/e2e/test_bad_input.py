@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.checkpoints import make_checkpoint
-from tests.e2e.serving import executable, free_port
+from tests.serving import executable, free_port
 
 pytestmark = pytest.mark.slow
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+
+from vllm_mindspore.matrix import row_for_installed_vllm
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +26,39 @@ CONFIG = {
 @pytest.fixture(autouse=True)
 def no_choice_of_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM leaves its choice in the environment; it must not reach the next test."""
-    monkeypatch.setenv("VLLM_USE_V1", "1")
+    monkeypatch.setenv("VLLM_USE_V1", "")
+    monkeypatch.delenv("VLLM_USE_V1")
+
+
+@pytest.fixture
+def v0(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Configurations that reach the platform for the V0 engine of the installed vLLM, which is a stand-in here."""
+    reached: list[Any] = []
+    row = row_for_installed_vllm("V0")
+    if row.engine != "V0":
+        pytest.skip(f"vLLM {row.vllm} has no V0 engine")
+
+    class MindSporePlatform:
+        check_and_update_config = staticmethod(reached.append)
+
+    module = ModuleType("platform")
+    module.MindSporePlatform = MindSporePlatform  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, f"vllm_mindspore.compat.{row.adapter}.platform", module)
+    return reached
+
+
+def has(option: str) -> bool:
+    """Whether the installed vLLM has an option at all."""
+    from vllm import EngineArgs
+
+    return option in EngineArgs.__dataclass_fields__
+
+
+OF_RELEASE: dict[str, Any] = {
+    "v0_8_3_v1": {"max_num_seqs": 1024, "float32": "float16"},
+    "v0_9_1": {"max_num_seqs": 256, "float32": "bfloat16"},
+}[row_for_installed_vllm("V1").adapter]
+"""What V1 takes by default, and which dtype `auto` makes of a float32 checkpoint."""
 
 
 def configure(path: Path, config: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -37,9 +74,9 @@ def configure(path: Path, config: dict[str, Any] | None = None, **options: Any) 
         ({"enable_lora": True}, "does not support LoRA yet: remove --enable-lora."),
         ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}}, "remove --speculative-config"),
         ({"tensor_parallel_size": 2}, "tensor parallelism yet: set --tensor-parallel-size to 1, it is 2."),
-        ({"pipeline_parallel_size": 2}, "Pipeline parallelism is not supported for this model"),
+        ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
         ({"data_parallel_size": 2}, "set --data-parallel-size to 1"),
-        ({"distributed_executor_backend": "external_launcher"}, "--distributed-executor-backend external_launcher yet: use uni or mp."),
+        ({"distributed_executor_backend": "external_launcher", "seed": 0}, "--distributed-executor-backend external_launcher yet: use uni or mp."),
         ({"task": "embed"}, "does not support --task embed yet"),
         ({"task": "classify"}, "does not support --task classify yet"),
         ({"quantization": "fp8"}, "asks for fp8"),
@@ -51,26 +88,20 @@ def configure(path: Path, config: dict[str, Any] | None = None, **options: Any) 
         ({"cpu_offload_gb": 1}, "remove --cpu-offload-gb"),
         ({"calculate_kv_scales": True}, "remove --calculate-kv-scales"),
         ({"kv_transfer_config": {"kv_connector": "SharedStorageConnector", "kv_role": "kv_both"}}, "remove --kv-transfer-config."),
-        ({"enable_sleep_mode": True}, "Sleep mode is not supported on current platform"),
+        ({"enable_sleep_mode": True}, "Sleep mode is "),
         ({"model_impl": "transformers"}, "--model-impl transformers yet"),
         ({"additional_config": {"speed": "high"}}, "no options of its own in --additional-config"),
-        ({"scheduling_policy": "priority"}, "vLLM 0.9.1 has --scheduling-policy only in its V0 engine"),
-        ({"num_scheduler_steps": 4}, "--num-scheduler-steps only in its V0 engine"),
-        ({"scheduler_delay_factor": 0.5}, "--scheduler-delay-factor only in its V0 engine"),
-        ({"preemption_mode": "swap"}, "--preemption-mode only in its V0 engine"),
-        ({"max_num_partial_prefills": 2, "enable_chunked_prefill": True}, "--max-num-partial-prefills only in its V0 engine"),
-        ({"guided_decoding_backend": "outlines"}, "--guided-decoding-backend only in its V0 engine"),
-        ({"logits_processor_pattern": "x"}, "--logits-processor-pattern only in its V0 engine"),
-        ({"disable_async_output_proc": True}, "chose its V0 engine for the option named in its warning"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_an_option_we_cannot_honour_is_refused_by_name(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     from vllm.config import KVTransferConfig
 
+    if not all(map(has, options)):
+        pytest.skip(f"vLLM {row_for_installed_vllm().vllm} has no such option")
     if "kv_transfer_config" in options:
         options = {"kv_transfer_config": KVTransferConfig(**options["kv_transfer_config"])}
-    with pytest.raises(Exception, match=re.escape(said)):
+    with pytest.raises(Exception, match=f"(?i){re.escape(said)}"):
         configure(tmp_path, **options)
     configure(tmp_path)  # and the next engine of this process is none the worse
 
@@ -78,8 +109,7 @@ def test_an_option_we_cannot_honour_is_refused_by_name(tmp_path: Path, options: 
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("VLLM_USE_V1", "0", "VLLM_USE_V1=0 asks for vLLM's V0 engine"),
-        ("VLLM_ATTENTION_BACKEND", "TORCH_SDPA_VLLM_V1", "VLLM_ATTENTION_BACKEND chooses among vLLM's torch kernels"),
+        ("VLLM_ATTENTION_BACKEND", "FLASH_ATTN", "VLLM_ATTENTION_BACKEND chooses among vLLM's torch kernels"),
         ("VLLM_TORCH_PROFILER_DIR", "/tmp", "VLLM_TORCH_PROFILER_DIR"),
     ],
 )
@@ -91,6 +121,61 @@ def test_a_variable_we_cannot_honour_is_refused_by_name(
     monkeypatch.setenv(variable, value)
     with pytest.raises(StartupRefused, match=said):
         configure(tmp_path)
+
+
+V0_ONLY = [
+    {"scheduling_policy": "priority"},
+    {"num_scheduler_steps": 4},
+    {"scheduler_delay_factor": 0.5},
+    {"preemption_mode": "swap"},
+    {"max_num_partial_prefills": 2, "enable_chunked_prefill": True},
+    {"guided_decoding_backend": "outlines"},
+    {"logits_processor_pattern": "x"},
+    {"disable_async_output_proc": True},
+]
+"""What V1 lacks in every release that has both engines."""
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("options", V0_ONLY, ids=lambda options: next(iter(options)))
+def test_what_only_v0_has_runs_on_v0(tmp_path: Path, v0: list[Any], options: dict[str, Any], dtype: str) -> None:
+    import vllm.envs as envs
+
+    config = configure(tmp_path, dtype=dtype, **options)
+    assert v0 == [config]
+    assert not envs.VLLM_USE_V1
+    assert config.parallel_config.worker_cls == "auto", "the rest is the other platform's"
+
+
+def test_v0_runs_if_asked_for_in_any_dtype(tmp_path: Path, v0: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_V1", "0")
+    assert [configure(tmp_path), configure(tmp_path, dtype="float32")] == v0
+
+
+def test_what_no_engine_can_do_is_refused_on_v0_too_and_v0_is_not_left_behind(tmp_path: Path, v0: list[Any]) -> None:
+    from vllm_mindspore.compat.common.refusal import StartupRefused
+
+    with pytest.raises(StartupRefused, match="remove --enable-lora"):
+        configure(tmp_path, enable_lora=True, scheduling_policy="priority")
+    assert "VLLM_USE_V1" not in os.environ
+    configure(tmp_path)
+    assert not v0
+
+
+def test_asking_for_v1_and_for_what_it_lacks_is_refused(
+    tmp_path: Path, v0: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm_mindspore.compat.common.refusal import StartupRefused
+    from vllm_mindspore.compat.common.v1 import engine_choice
+
+    monkeypatch.setattr(engine_choice, "_USER_ASKED_FOR_V1", True)
+    monkeypatch.setenv("VLLM_USE_V1", "1")
+    with pytest.raises(StartupRefused, match="VLLM_USE_V1=1 asks for vLLM's V1 engine, which lacks the option"):
+        configure(tmp_path, scheduling_policy="priority")
+    assert not v0
+    monkeypatch.setenv("VLLM_USE_V1", "1")
+    configure(tmp_path, dtype="float32")
+    assert os.environ["VLLM_USE_V1"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -123,8 +208,7 @@ def test_everything_refused_is_said_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_defaults_are_those_of_vllms_v1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("VLLM_USE_V1")
+def test_defaults_are_those_of_vllms_v1(tmp_path: Path) -> None:
     from vllm.usage.usage_lib import UsageContext
 
     configure(tmp_path)
@@ -132,7 +216,7 @@ def test_defaults_are_those_of_vllms_v1(tmp_path: Path, monkeypatch: pytest.Monk
 
     config = EngineArgs(model=str(tmp_path), skip_tokenizer_init=True).create_engine_config(UsageContext.LLM_CLASS)
     assert config.scheduler_config.max_num_batched_tokens == 8192
-    assert config.scheduler_config.max_num_seqs == 256
+    assert config.scheduler_config.max_num_seqs == OF_RELEASE["max_num_seqs"]
     assert config.scheduler_config.chunked_prefill_enabled
     assert config.cache_config.enable_prefix_caching
     assert config.cache_config.block_size == 16
@@ -144,7 +228,7 @@ def test_defaults_are_those_of_vllms_v1(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ({}, "bfloat16", "bfloat16"),
         ({}, "float16", "float16"),
-        ({}, "float32", "bfloat16"),  # as vLLM's "auto" does with float32 checkpoints
+        ({}, "float32", OF_RELEASE["float32"]),
         ({"dtype": "half"}, "bfloat16", "float16"),
         ({"dtype": "float32"}, "bfloat16", "float32"),
     ],
@@ -155,7 +239,7 @@ def test_dtype_means_what_vllm_says(tmp_path: Path, options: dict[str, Any], che
 
 
 def test_float32_runs_on_v1_with_v1s_defaults(tmp_path: Path) -> None:
-    """vLLM 0.9.1 would fall back to V0, which sizes a step for the longest prompt and does not cache prefixes."""
+    """vLLM would fall back to V0, which sizes a step for the longest prompt and does not cache prefixes."""
     import vllm.envs as envs
 
     config = configure(tmp_path, dtype="float32")
@@ -187,9 +271,6 @@ def test_enforce_eager_is_accepted_with_a_word_of_what_it_does_not_do(
 
 def test_processes_are_spawned_once_mindspore_is_loaded_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child forked after MindSpore has run hangs."""
-    import os
-    import sys
-
     monkeypatch.setitem(sys.modules, "mindspore", sys)
     monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "fork")
     configure(tmp_path)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from vllm_mindspore.cli.checks.finding import Finding
 
-CHECKS = ("packages", "kernels", "device", "platform_plugin")
+CHECKS = ("packages", "kernels", "device", "drift", "platform_plugin")
 """Files in `checks/`, in the order in which a broken environment is best understood."""
 
 _MARKS = {"ok": "✔", "problem": "✘", "note": "!"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from vllm_mindspore.errors import UserError
 _EXAMPLES = {
     "serve": "vllm-mindspore serve Qwen/Qwen2.5-0.5B-Instruct --port 8000 --max-model-len 4096",
     "check-env": "vllm-mindspore check-env --json",
-    "matrix": "vllm-mindspore matrix",
+    "matrix": "vllm-mindspore matrix --probe",
     "demo-model": "vllm serve $(vllm-mindspore demo-model)",
 }
 
@@ -63,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
     matrix = command("matrix", "List the vLLM releases that this package runs with, and what goes with each.")
     matrix.add_argument("--json", action="store_true", help="print the matrix as JSON")
+    matrix.add_argument(
+        "--probe", action="store_true", help="say which adapter fits the installed vLLM best, and what differs"
+    )
     matrix.set_defaults(run=_matrix)
 
     demo = command(
@@ -80,16 +82,9 @@ def _check_env(options: argparse.Namespace) -> int:
 
 
 def _matrix(options: argparse.Namespace) -> int:
-    from vllm_mindspore.matrix import rows
+    from vllm_mindspore.cli import matrix_table
 
-    if options.json:
-        print(json.dumps([row.as_dict() for row in rows()], indent=2))
-        return 0
-    for row in rows():
-        print(f"vLLM {row.vllm}, engine {row.engine}  (extra {row.extra}, verified: {row.verified})")
-        for name, specifier in sorted(row.requirements.items()):
-            print(f"  {name}{specifier}")
-    return 0
+    return (matrix_table.probe if options.probe else matrix_table.show)(as_json=options.json)
 
 
 def _demo_model(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vllm.sequence import ExecuteModelRequest
 
     from vllm_mindspore.compat.common.host_torch import HostTorch
+    from vllm_mindspore.engine.kv_cache import KVCache
     from vllm_mindspore.engine.runner import ModelRunner
 
 
@@ -61,7 +62,10 @@ class MindSporeModelRunner:
     def _begin(self, request: ExecuteModelRequest) -> None:
         """What the scheduler wants done before the tokens are computed, in this order."""
         self._sampling.forget(request.finished_requests_ids)
-        for cache in filter(None, (self._runner.kv_cache, self._written)):
+        caches: list[KVCache | WrittenBlocks] = [self._runner.kv_cache]
+        if self._written is not None:
+            caches.append(self._written)
+        for cache in caches:
             cache.swap_in(request.blocks_to_swap_in)
             cache.swap_out(request.blocks_to_swap_out)
             cache.copy(request.blocks_to_copy)

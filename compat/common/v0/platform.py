@@ -57,8 +57,8 @@ class V0Platform(Platform):
         import vllm.envs as envs
         from vllm.config import CompilationLevel
 
+        from vllm_mindspore.compat.common.configuration import fill_in
         from vllm_mindspore.compat.common.hand_over import hand_over
-        from vllm_mindspore.compat.common.v0 import configuration
 
         if vllm_config.model_config is None:  # an empty configuration, as vLLM makes for itself in passing
             return
@@ -66,5 +66,5 @@ class V0Platform(Platform):
             hand_over("V1", vllm_config)
             return
         cls.refuse(vllm_config)
-        configuration.fill_in(vllm_config, cls.worker_cls)
+        fill_in(vllm_config, cls.worker_cls)
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION

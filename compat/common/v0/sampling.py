@@ -37,12 +37,14 @@ class Sampling:
         self._sampler = Sampler()
         self._generators: dict[str, torch.Generator] = {}
         self._plain: dict[str, bool] = {}
+        self._prompt_logprobs_given: dict[str, int] = {}
 
     def forget(self, request_ids: Iterable[str]) -> None:
         """Drop what is kept for requests that are finished."""
         for request_id in request_ids:
             self._generators.pop(request_id, None)
             self._plain.pop(request_id, None)
+            self._prompt_logprobs_given.pop(request_id, None)
 
     def __call__(self, groups: Sequence[SequenceGroupMetadata], step: Step, output: StepOutput) -> SamplerOutput:
         """A `SamplerOutput` with an entry for each group, empty for one that does not sample."""
@@ -58,28 +60,54 @@ class Sampling:
         return plain
 
     def _sample(self, groups: Sequence[SequenceGroupMetadata], step: Step, output: StepOutput) -> SamplerOutput:
-        metadata = self._metadata(groups, step)
-        rows = output.logits
-        if any(map(wants_prompt_logprobs, groups)):
-            # More rows than those that are sampled from.
-            selected = metadata.selected_token_indices.numpy()
-            rows = self._compute_logits(output.hidden_states[selected])
-        if not len(rows):  # vLLM 0.6.6's sampler gives an entry for the first group only
-            return _greedy(groups, [])
-        logits = _apply_logits_processors(torch.from_numpy(np.ascontiguousarray(rows)), metadata)
-        return self._sampler(logits, metadata)
+        # Groups that are in mid-prompt are kept from vLLM's sampler: it would draw from their generators, and give what it
+        # drew to their neighbours.
+        shown = [i for i, group in enumerate(groups) if group.do_sample or wants_prompt_logprobs(group)]
+        entries = [CompletionSequenceGroupOutput([], None) for _ in groups]
+        if shown:
+            metadata = self._metadata([groups[i] for i in shown], step, shown)
+            logits = _apply_logits_processors(
+                torch.from_numpy(self._rows(groups, step, output, shown, metadata)), metadata
+            )
+            for i, entry in zip(shown, self._sampler(logits, metadata)):
+                entries[i] = entry
+                self._drop_what_was_given(groups[i], entry)
+        return SamplerOutput(outputs=entries)
 
-    def _metadata(self, groups: Sequence[SequenceGroupMetadata], step: Step) -> SamplingMetadata:
-        """vLLM's view of the step.
+    def _drop_what_was_given(self, group: SequenceGroupMetadata, entry: CompletionSequenceGroupOutput) -> None:
+        """The engine appends prompt log probabilities to those of earlier chunks, also when a prompt is computed again."""
+        if entry.prompt_logprobs is None:
+            return
+        (data,) = group.seq_data.values()
+        start = data.get_num_computed_tokens()
+        given = self._prompt_logprobs_given.get(group.request_id, 0)
+        end = start + len(entry.prompt_logprobs)
+        entry.prompt_logprobs = entry.prompt_logprobs[max(0, given - start) :]
+        self._prompt_logprobs_given[group.request_id] = max(given, end)
 
-        A request that is computed again after a preemption goes on with its generator, and is not given prompt log
-        probabilities again: vLLM's sampler fails on an assertion if they are asked for beside output tokens.
-        """
+    def _rows(
+        self,
+        groups: Sequence[SequenceGroupMetadata],
+        step: Step,
+        output: StepOutput,
+        shown: Sequence[int],
+        metadata: SamplingMetadata,
+    ) -> Float32Array:
+        """Logits of the rows that the sampler looks at: each prompt position that log probabilities are owed for, and each sampled one."""
+        if not any(map(wants_prompt_logprobs, groups)):
+            return output.logits
+        lengths = [length * len(group.seq_data) for length, group in zip(step.query_lens, groups)]
+        ends = np.cumsum(lengths)
+        tokens = np.concatenate([np.arange(ends[i] - lengths[i], ends[i]) for i in shown])
+        return self._compute_logits(output.hidden_states[tokens[metadata.selected_token_indices.numpy()]])
+
+    def _metadata(self, groups: Sequence[SequenceGroupMetadata], step: Step, shown: Sequence[int]) -> SamplingMetadata:
+        """vLLM's view of the groups. A request that is computed again after a preemption goes on with its generator."""
         before = dict(self._generators)
         metadata = SamplingMetadata.prepare(
-            [_without_prompt_logprobs(group) for group in groups],
-            step.seq_lens,
-            step.query_lens,
+            [_for_sampler(group) for group in groups],
+            [step.seq_lens[i] for i in shown],
+            [step.query_lens[i] for i in shown],
             "cpu",
             False,
             self._generators,
@@ -91,12 +119,20 @@ class Sampling:
         return metadata
 
 
-def _without_prompt_logprobs(group: SequenceGroupMetadata) -> SequenceGroupMetadata:
-    """The group itself, or a copy that wants none if none are owed."""
-    if not group.is_prompt or group.sampling_params.prompt_logprobs is None or wants_prompt_logprobs(group):
+def _for_sampler(group: SequenceGroupMetadata) -> SequenceGroupMetadata:
+    """The group itself, or a copy without what vLLM's sampler cannot handle.
+
+    It fails on an assertion if prompt log probabilities are asked for beside output tokens, as after a preemption; and where only they
+    are wanted, it must not draw from the request's generator.
+    """
+    if not group.is_prompt or group.sampling_params.prompt_logprobs is None:
         return group
     group, params = copy(group), copy(group.sampling_params)
-    params.prompt_logprobs = None
+    if not wants_prompt_logprobs(group):
+        params.prompt_logprobs = None
+    elif not group.do_sample:
+        params.temperature = 0.0
+        params.__dict__.pop("sampling_type", None)  # cached
     group.sampling_params = params
     return group
 

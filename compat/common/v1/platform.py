@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
+from vllm_mindspore.compat.common.configuration import fill_in
 from vllm_mindspore.compat.common.hand_over import hand_over
-from vllm_mindspore.compat.common.refusal import StartupRefused
+from vllm_mindspore.compat.common.refusal import StartupRefused, no_quantization
 from vllm_mindspore.compat.common.v1 import engine_choice
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = init_logger("vllm_mindspore.compat.common.v1.platform")
 
-_BLOCK_SIZE = 16
 _START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 _CHOSEN_START_METHOD = os.environ.get(_START_METHOD)
 """The user's choice: the `vllm` command sets the variable only after its imports, which load this module."""
@@ -43,6 +43,8 @@ class V1Platform(Platform):
 
     worker_cls: ClassVar[str]
     """Dotted name of the adapter's worker."""
+    cudagraph_capture_sizes: ClassVar[tuple[int, ...]] = ()
+    """There are no CUDA graphs."""
 
     @classmethod
     def asks_for_v0(cls, vllm_config: VllmConfig) -> bool:
@@ -68,10 +70,7 @@ class V1Platform(Platform):
 
     @classmethod
     def verify_quantization(cls, quant: str) -> NoReturn:
-        raise StartupRefused(
-            f"vllm-mindspore does not support quantized weights yet, and the model or --quantization asks for {quant}: "
-            "use a checkpoint in bfloat16, float16 or float32."
-        )
+        raise no_quantization(quant)
 
     @classmethod
     def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
@@ -108,18 +107,9 @@ class V1Platform(Platform):
             engine_choice.forget()
             raise
 
-        if vllm_config.cache_config.block_size is None:
-            vllm_config.cache_config.block_size = _BLOCK_SIZE
-        parallel_config = vllm_config.parallel_config
-        if parallel_config.worker_cls == "auto":
-            parallel_config.worker_cls = cls.worker_cls
-            if vllm_config.model_config.enforce_eager:
-                logger.warning(
-                    "--enforce-eager turns nothing off here: there are no CUDA graphs and no torch.compile, and the network always "
-                    "runs as a static MindSpore graph."
-                )
+        fill_in(vllm_config, cls.worker_cls)
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION
-        vllm_config.compilation_config.cudagraph_capture_sizes = []
+        vllm_config.compilation_config.cudagraph_capture_sizes = list(cls.cudagraph_capture_sizes)
         _settle_start_method()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vllm_mindspore import matrix
 from vllm_mindspore.cli import main
 
 
@@ -25,7 +26,7 @@ def test_each_command_explains_itself_with_an_example(command: str, name: str) -
 
 def test_the_matrix_is_printed(command: str) -> None:
     rows = json.loads(run(command, "matrix", "--json").stdout)
-    assert [row["vllm"] for row in rows] == ["0.9.1"]
+    assert [(row["vllm"], row["engine"]) for row in rows] == [(row.vllm, row.engine) for row in matrix.rows()]
     assert "vLLM 0.9.1, engine V1" in run(command, "matrix").stdout
 
 

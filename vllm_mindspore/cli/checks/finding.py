@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-_SECONDS = 120
+_SECONDS = 240
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+
+from tests.engines import environment
 
 READY_WITHIN = 240
 
@@ -28,6 +31,26 @@ def free_port() -> int:
         return port
 
 
+def alive(session: int) -> list[psutil.Process]:
+    """All processes of a session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def survivors(session: int) -> list[str]:
+    """Command lines of processes of a session that are still there; they get ten seconds to go."""
+    deadline = time.monotonic() + 10
+    while alive(session) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return [" ".join(process.cmdline()) for process in alive(session)]
+
+
 class Server:
     """A server in a session of its own; its output goes to a file."""
 
@@ -35,11 +58,10 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
-        cleared = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
         with log.open("w") as output:
             self.process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", str(self.port)],
-                env={**cleared, "VLLM_CPU_KVCACHE_SPACE": "1"},
+                env=environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -66,14 +88,13 @@ class Server:
 
     def processes(self) -> list[psutil.Process]:
         """All that are alive in the server's session."""
-        alive = []
-        for process in psutil.process_iter():
-            try:
-                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    alive.append(process)
-            except (ProcessLookupError, psutil.NoSuchProcess):
-                continue
-        return alive
+        return alive(self.process.pid)
+
+    def terminate(self) -> list[str]:
+        """SIGTERM, and the command lines of what is still there ten seconds after the end."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        return survivors(self.process.pid)
 
     def kill(self) -> None:
         for process in self.processes():

@@ -1,15 +1,14 @@
-"""What vLLM's V0 engine leaves to the platform to decide."""
+"""What vLLM leaves to the platform to decide."""
 
 from __future__ import annotations
 
+from logging import getLogger
 from typing import TYPE_CHECKING
-
-from vllm.logger import init_logger
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-logger = init_logger("vllm_mindspore.compat.common.v0.configuration")
+logger = getLogger(__name__)
 
 _BLOCK_SIZE = 16
 

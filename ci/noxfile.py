@@ -1,0 +1,167 @@
+"""The matrix: a session for each release of vLLM in version_matrix.toml, by the name of its extra. `make test` runs it, see CONTRIBUTING.md.
+
+An environment is made once, in `.envs`, and made again only if what it is made of has changed; the package in it is reinstalled whenever
+a source has. The release that is installed where nox itself runs (`.venv`) needs no other environment, and its session also runs the
+tests that are not of conformance. `nox -f ci/noxfile.py -s vllm083 -- V0 -k greedy` runs one engine and passes the rest on to pytest.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import nox
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENTS = ROOT / ".envs"
+DIST = ENVIRONMENTS / "dist"
+RELEASES = tomllib.loads((ROOT / "version_matrix.toml").read_text(encoding="utf-8"))["release"]
+USE_V1 = {"V0": "0", "V1": "1"}
+
+nox.options.envdir = str(ENVIRONMENTS)
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+
+results: list[tuple[str, str, str, float]] = []
+
+
+def print_results() -> None:
+    """One line for each run of pytest: release, what ran, outcome, minutes."""
+    if results:
+        print(f"\n{'row':<10}{'engine':<16}{'minutes':>8}  outcome")
+    for row, what, outcome, seconds in results:
+        print(f"{row:<10}{what:<16}{seconds / 60:>8.1f}  {outcome}")
+
+
+atexit.register(print_results)
+
+
+def digest(*paths: Path) -> str:
+    """Of the contents of files and of all files in folders."""
+    total = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and file.suffix != ".pyc":
+                total.update(f"{file.relative_to(ROOT)}\n".encode())
+                total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+def requirements() -> str:
+    return digest(ROOT / "pyproject.toml", ROOT / "version_matrix.toml")
+
+
+def sources() -> str:
+    folders = (ROOT / name for name in ("vllm_mindspore", "compat", "kernels"))
+    return digest(ROOT / "pyproject.toml", ROOT / "version_matrix.toml", ROOT / "README.md", ROOT / "LICENSE", *folders)
+
+
+def wheel(session: nox.Session) -> Path:
+    """The package, built once for all sessions and as long as no source changes."""
+    stamp = DIST / "stamp"
+    if not (stamp.is_file() and stamp.read_text() == sources() and list(DIST.glob("*.whl"))):
+        for old in DIST.glob("*.whl"):
+            old.unlink()
+        session.run("uv", "build", "--quiet", "--wheel", "--out-dir", str(DIST), str(ROOT), external=True)
+        stamp.write_text(sources())
+    return next(DIST.glob("*.whl"))
+
+
+def install(session: nox.Session, extra: str) -> None:
+    """Bring the session's environment up to date."""
+    built = wheel(session)
+    stamp = Path(session.virtualenv.location) / ".installed"
+    installed = stamp.read_text().split() if stamp.is_file() else ["", ""]
+    stamp.unlink(missing_ok=True)  # what is half done is done again
+    if installed[0] != requirements():
+        session.install("--quiet", "--reinstall-package", "vllm-mindspore", f"{built}[{extra},test]")
+    elif installed[1] != sources():
+        session.install("--quiet", "--no-deps", "--reinstall-package", "vllm-mindspore", str(built))
+    stamp.write_text(f"{requirements()} {sources()}")
+
+
+def run(session: nox.Session, row: str, what: str, *arguments: str, **environment: str) -> bool:
+    """Run pytest, remember how it ended, and tell whether it passed."""
+    report = ENVIRONMENTS / "reports" / f"{row}-{what.replace(' ', '-')}.xml"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.unlink(missing_ok=True)
+    started = time.monotonic()
+    try:
+        session.run("pytest", f"--junitxml={report}", *arguments, env=environment)
+        passed = True
+    except nox.command.CommandFailed:
+        passed = False
+    results.append((row, what, ("" if passed else "FAILED: ") + outcome(report), time.monotonic() - started))
+    return passed
+
+
+def outcome(report: Path) -> str:
+    if not report.is_file():
+        return "pytest did not finish"
+    suite = next(ET.parse(report).iter("testsuite"))
+    total, failed, errors, skipped = (int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped"))
+    expected = sum("xfail" in (case.get("type") or "") for case in suite.iter("skipped"))
+    counts = {
+        "passed": total - failed - errors - skipped,
+        "failed": failed,
+        "errors": errors,
+        "skipped": skipped - expected,
+        "failed as listed": expected,
+    }
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "passed")
+
+
+def is_here(release: dict) -> bool:
+    """Whether this release is the one of the environment that nox runs in."""
+    try:
+        return version("vllm").partition("+")[0] == release["vllm"]
+    except PackageNotFoundError:
+        return False
+
+
+def runs(
+    release: dict, chosen: list[str], more: list[str], here: bool
+) -> Iterator[tuple[str, list[str], dict[str, str]]]:
+    """What pytest is to run: a name, arguments, environment."""
+    if here and not chosen and not more:
+        yield "unit and e2e", ["tests/unit", "tests/e2e"], {}
+    for row in release["engine"]:
+        if not chosen or row["engine"] in chosen:
+            places = [] if any(argument.startswith("tests/") for argument in more) else ["tests/conformance"]
+            yield row["engine"], [*places, *more], {"VLLM_USE_V1": USE_V1[row["engine"]]}
+
+
+def add_session(release: dict) -> None:
+    extra, here = release["extra"], is_here(release)
+
+    def test(session: nox.Session) -> None:
+        session.chdir(ROOT)
+        if not here:
+            install(session, extra)
+        chosen = [argument for argument in session.posargs if argument in USE_V1]
+        more = [argument for argument in session.posargs if argument not in USE_V1]
+        failed = [
+            what
+            for what, arguments, environment in runs(release, chosen, more, here)
+            if not run(session, extra, what, *arguments, **environment)
+        ]
+        if failed:
+            session.error(f"{extra}: {', '.join(failed)} failed")
+
+    test.__doc__ = f"vLLM {release['vllm']}: {', '.join(row['engine'] for row in release['engine'])}"
+    nox.session(test, name=extra, venv_backend="none" if here else "uv", reuse_venv=True)
+
+
+for _release in RELEASES:
+    add_session(_release)

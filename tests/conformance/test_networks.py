@@ -1,0 +1,61 @@
+"""Small random checkpoints in float32 through the whole engine: tokens and log probabilities of transformers, tightly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.checkpoints import make_checkpoint, make_tokenizer
+from tests.engines import generate, started, token_prompts, tokens
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 2e-3
+LONG = {"max_position_embeddings": 64}
+PROMPTS = [[5, 17, 3], [(7 * i) % 97 for i in range(70)], [1] * 20]
+"""One is longer than the positions that the scaled rotary embeddings were made for."""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("LlamaForCausalLM", {}),
+        ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, **LONG}),
+        ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, **LONG}),
+        ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),
+        ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}),
+        ("LlamaForCausalLM", {"tie_word_embeddings": False, "attention_bias": True, "num_key_value_heads": 4}),
+        ("Qwen2ForCausalLM", {}),
+        ("Qwen3ForCausalLM", {}),
+    ],
+    ids=["Llama", "Llama linear", "Llama dynamic", "Llama llama3", "Llama yarn", "Llama biased untied", "Qwen2", "Qwen3"],
+)  # fmt: skip
+def test_tokens_and_logprobs_are_the_references(tmp_path: Path, architecture: str, options: dict[str, Any]) -> None:
+    model = make_checkpoint(tmp_path, architecture, **options)
+    make_tokenizer(tmp_path)
+    with started(
+        tmp_path, dtype="float32", max_model_len=96, max_num_seqs=4, max_num_batched_tokens=96, num_gpu_blocks_override=64
+    ) as llm:  # fmt: skip
+        outputs = generate(llm, token_prompts(PROMPTS), logprobs=3, max_tokens=20, ignore_eos=True, detokenize=False)
+    for prompt, output in zip(PROMPTS, outputs):
+        produced = tokens(output)
+        assert len(produced) == 20
+        rows = token_by_token(model, [*prompt, *produced])[len(prompt) - 1 :].log_softmax(-1)
+        for row, token, found in zip(rows, produced, output.outputs[0].logprobs):
+            assert float(row.max() - row[token]) <= TOLERANCE
+            for other, entry in found.items():
+                assert entry.logprob == pytest.approx(float(row[other]), abs=TOLERANCE)
+
+
+@torch.inference_mode()
+def token_by_token(model: Any, sequence: list[int]) -> torch.Tensor:
+    """Logits `[len(sequence), vocab_size]`. The frequencies of dynamic scaling depend on how many tokens have been seen by then."""
+    rows, cache = [], None
+    for token in sequence:
+        output = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        rows.append(output.logits[0, -1])
+    return torch.stack(rows)

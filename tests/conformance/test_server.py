@@ -1,0 +1,157 @@
+"""A real server, started by `vllm serve` and driven by the openai client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.serving import Server, executable
+
+pytestmark = pytest.mark.slow
+
+MODEL = "smollm2"
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+STREAMS = 16
+BLOCKS = 256
+
+
+@pytest.fixture(scope="module")
+def server(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(
+        [executable("vllm"), "serve", str(demo_model), "--served-model-name", MODEL, "--max-model-len", "1024",
+         "--max-num-seqs", str(STREAMS), "--num-gpu-blocks-override", str(BLOCKS)],
+        tmp_path_factory.mktemp("server") / "log",
+    )  # fmt: skip
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0)
+
+
+def chat(client: openai.OpenAI, **options: Any) -> Any:
+    return client.chat.completions.create(**{"model": MODEL, "messages": QUESTION, "temperature": 0, **options})
+
+
+def test_it_answers_a_question(client: openai.OpenAI) -> None:
+    answer = chat(client)
+    assert answer.choices[0].message.content == "The capital of France is Paris."
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens == 8
+
+
+def test_a_stream_brings_the_same_piece_by_piece(client: openai.OpenAI) -> None:
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chat(client, stream=True)]
+    assert "".join(pieces) == "The capital of France is Paris."
+    assert len([piece for piece in pieces if piece]) > 4
+
+
+def test_logprobs_come_with_an_answer(client: openai.OpenAI) -> None:
+    entries = chat(client, logprobs=True, top_logprobs=3).choices[0].logprobs.content
+    for entry in entries:
+        assert entry.logprob == max(top.logprob for top in entry.top_logprobs)
+        assert len(entry.top_logprobs) == 3
+
+
+def test_an_answer_obeys_a_json_schema(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "inhabitants": {"type": "integer"}},
+        "required": ["city", "inhabitants"],
+        "additionalProperties": False,
+    }
+    answer = chat(
+        client, max_tokens=60, response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    )
+    value = json.loads(answer.choices[0].message.content)
+    assert value["city"] in ("Paris", "Rome")
+    assert isinstance(value["inhabitants"], int)
+
+
+def test_an_answer_obeys_a_choice_and_a_regex(client: openai.OpenAI) -> None:
+    assert chat(client, extra_body={"guided_choice": ["Rome", "Oslo"]}).choices[0].message.content in ("Rome", "Oslo")
+    number = chat(client, extra_body={"guided_regex": r"\d{3}-\d{2}"}).choices[0].message.content
+    assert len(number) == 6
+    assert number[3] == "-"
+
+
+def test_a_seed_gives_the_same_answer_again(client: openai.OpenAI) -> None:
+    def ask(seed: int) -> list[str]:
+        answer = chat(client, temperature=1.2, seed=seed, n=2, max_tokens=16)
+        return [choice.message.content for choice in answer.choices]
+
+    assert ask(1) == ask(1) != ask(2)
+
+
+def test_a_prompt_that_is_too_long_gets_a_proper_error_and_the_next_one_an_answer(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 1024 tokens"):
+        chat(client, messages=[{"role": "user", "content": "word " * 2000}])
+    assert "Paris" in chat(client).choices[0].message.content
+
+
+def test_many_streams_some_of_them_dropped_leave_no_trace(server: Server, client: openai.OpenAI) -> None:
+    """A quarter of the clients hang up midway. The others get what they get alone, and every KV block comes back."""
+    prompts = [f"Item {i}: tell me something about the number {i * 7}." for i in range(STREAMS)]
+    sample = [1, 7, 15]
+    before = blocks_at_rest(server, client)
+    alone = {i: complete(client, prompts[i]) for i in sample}
+
+    async def one(client: openai.AsyncOpenAI, i: int) -> str:
+        text = ""
+        stream = await client.completions.create(
+            model=MODEL, prompt=prompts[i], temperature=0, max_tokens=40, stream=True, extra_body={"ignore_eos": True}
+        )
+        async for chunk in stream:
+            text += chunk.choices[0].text
+            if i % 4 == 0 and len(text) > 10:
+                await stream.close()
+                break
+        return text
+
+    async def all_of_them() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=180, max_retries=0) as many:
+            return await asyncio.gather(*(one(many, i) for i in range(STREAMS)))
+
+    texts = asyncio.run(all_of_them())
+    for i in sample:
+        assert texts[i] == alone[i]
+    assert all(len(texts[i]) < len(texts[1]) * 2 for i in range(0, STREAMS, 4))
+    assert blocks_at_rest(server, client) == before <= 1
+
+
+def complete(client: openai.OpenAI, prompt: str) -> str:
+    answer = client.completions.create(
+        model=MODEL, prompt=prompt, temperature=0, max_tokens=40, extra_body={"ignore_eos": True}
+    )
+    return answer.choices[0].text
+
+
+def blocks_at_rest(server: Server, client: openai.OpenAI) -> float:
+    """KV blocks in use when no request is: at most one that vLLM keeps to itself.
+
+    vLLM writes its gauges in a step and hears of a client that has gone a little later, so short requests bring them up to date.
+    """
+    for _ in range(20):
+        client.completions.create(model=MODEL, prompt="x", max_tokens=1)
+        if not server.gauge("vllm:num_requests_running") + server.gauge("vllm:num_requests_waiting"):
+            break
+        time.sleep(0.2)
+    return server.gauge("vllm:gpu_cache_usage_perc") * BLOCKS
+
+
+def test_nothing_is_left_after_sigterm(server: Server) -> None:
+    """The last test here: it ends the server."""
+    assert server.processes()
+    assert server.terminate() == []

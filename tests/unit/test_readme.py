@@ -1,0 +1,23 @@
+"""Figures of the README that the code knows better."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vllm_mindspore.compat.common.patches import patches
+from vllm_mindspore.matrix import rows
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_tells_how_many_attributes_of_vllm_each_adapter_patches() -> None:
+    told = re.findall(r"^\| (\S+) \| (V[01]) \| (\d+) \|$", README, re.MULTILINE)
+    assert told == [(row.vllm, row.engine, str(len(patches(row.adapter)))) for row in rows()]
+
+
+def test_every_patch_has_its_reasons() -> None:
+    for row in rows():
+        for patch in patches(row.adapter):
+            assert patch.attribute.startswith("vllm.")
+            assert all((patch.what, patch.why, patch.since, patch.removed_by))
