@@ -46,6 +46,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "The environment could not be made: on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
 	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
 
-$(STAMP): pyproject.toml version_matrix.toml README.md LICENSE $(SOURCES) | $(BIN)/python
-	$(UV) pip install --python $(BIN)/python --reinstall-package vllm-mindspore '.[vllm091,demo,dev]'
+$(STAMP): ci/demo-overrides.txt pyproject.toml version_matrix.toml README.md LICENSE $(SOURCES) | $(BIN)/python
+	$(UV) pip install --python $(BIN)/python --override ci/demo-overrides.txt --reinstall-package vllm-mindspore '.[vllm091,demo,dev]'
 	touch $@

@@ -23,6 +23,8 @@ class Driver:
         num_seqs: int = 4,
         max_len: int = 160,
         block_size: int = 8,
+        max_num_tokens: int | None = None,
+        num_host_blocks: int = 0,
     ) -> None:
         from vllm_mindspore.engine.runner import ModelRunner
         from vllm_mindspore.loader import load_model
@@ -36,7 +38,8 @@ class Driver:
             network,
             num_blocks=num_seqs * blocks,
             block_size=block_size,
-            max_num_tokens=max_len,
+            num_host_blocks=num_host_blocks,
+            max_num_tokens=max_num_tokens or max_len,
             max_num_seqs=num_seqs,
             max_model_len=max_len,
         )

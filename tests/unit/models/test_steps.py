@@ -1,0 +1,62 @@
+"""What a scheduler may do to a step and to blocks of the cache changes no bit of the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import make_checkpoint
+from tests.unit.models.driver import Driver
+
+PROMPTS = {0: list(range(5, 33)), 2: list(range(40, 41)), 3: [7, 9, 11] * 9}
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, dtype: str) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return folder, make_checkpoint(folder, "LlamaForCausalLM", dtype).config
+
+
+@pytest.mark.parametrize("max_num_tokens", [5, 16, 28, 55])
+def test_a_step_that_is_too_large_is_run_in_pieces(
+    checkpoint: tuple[Path, Any], dtype: str, max_num_tokens: int
+) -> None:
+    whole, pieces = Driver(*checkpoint, dtype), Driver(*checkpoint, dtype, max_num_tokens=max_num_tokens)
+    for step in PROMPTS, {3: [1], 0: list(range(20))}:
+        for expected, found in zip(whole.step(step), pieces.step(step)):
+            assert np.array_equal(expected, found)
+
+
+def test_blocks_that_were_swapped_out_and_in_again_hold_what_they_held(
+    checkpoint: tuple[Path, Any], dtype: str
+) -> None:
+    kept, swapped = Driver(*checkpoint, dtype), Driver(*checkpoint, dtype, num_host_blocks=9)
+    for driver in kept, swapped:
+        driver.step(PROMPTS)
+    blocks, spare = swapped.tables[0][:4], swapped.tables[1][:4]
+    pool = [8, 0, 3, 5]
+    cache = swapped.runner.kv_cache
+    cache.swap_out(list(zip(blocks, pool)))
+    swapped.step({1: list(range(30))})  # while sequence 0 is away, its blocks are written by another
+    cache.copy([(spare[0], blocks[0]), (spare[1], blocks[1])])
+    cache.swap_in(list(zip(pool, blocks)))
+    for expected, found in zip(kept.step({0: [50, 51]}), swapped.step({0: [50, 51]})):
+        assert np.array_equal(expected, found)
+
+
+def test_copied_blocks_hold_the_same(checkpoint: tuple[Path, Any], dtype: str) -> None:
+    driver = Driver(*checkpoint, dtype)
+    driver.step(PROMPTS)
+    driver.runner.kv_cache.copy(list(zip(driver.tables[0][:4], driver.tables[1][:4])))
+    driver.lengths[1] = driver.lengths[0]
+    logits, _ = driver.step({0: [50], 1: [50]})
+    assert np.array_equal(logits[0], logits[1])
