@@ -90,6 +90,8 @@ class ModelRunner:
         max_num_seqs: int,
         max_model_len: int,
     ) -> None:
+        # MindSpore's own default is to run a network's Python at every call, operator by operator.
+        ms.set_context(mode=ms.GRAPH_MODE)
         self.model = model
         self.max_num_tokens = max(max_num_tokens, max_num_seqs)
         self.max_num_seqs = max_num_seqs
