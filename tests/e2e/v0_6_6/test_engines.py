@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.reference import Reference
 
 from tests.checkpoints import SMALL, make_checkpoint
+from tests.reference import Reference
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from tests.e2e.serving import Server, executable
+
+from tests.serving import Server, executable
 
 pytestmark = pytest.mark.slow
 
