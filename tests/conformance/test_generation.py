@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engines import generate, started, token_prompts, tokens
+from tests.engines import TOKENS_PAST_MAX_MODEL_LEN, generate, started, token_prompts, tokens
 from tests.reference import Reference
 
 pytestmark = pytest.mark.slow
@@ -281,9 +281,17 @@ def test_parameters_of_many_kinds_do_not_disturb_each_other(llm: Any) -> None:
 
 def test_a_prompt_as_long_as_the_model_may_see_gives_one_token(llm: Any) -> None:
     (output,) = generate(llm, token_prompts([[500] * 1023]), max_tokens=5, ignore_eos=True)
-    assert len(tokens(output)) == 1
-    with pytest.raises(ValueError, match="longer than the maximum model length of 1024"):
-        generate(llm, [{"prompt_token_ids": [500] * 1025}])
+    assert len(tokens(output)) == 1 + TOKENS_PAST_MAX_MODEL_LEN
+
+
+def test_a_prompt_that_is_too_long_is_refused(llm: Any) -> None:
+    try:
+        (output,) = generate(llm, token_prompts([[500] * 1025]))
+    except ValueError as error:
+        assert "longer than the maximum model length of 1024" in str(error)
+    else:  # what V0 did before 0.8: a warning and an answer without tokens
+        assert tokens(output) == []
+        assert output.outputs[0].finish_reason == "length"
 
 
 def beam_prompt(prompt: list[int]) -> Any:

@@ -14,7 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vllm_mindspore.matrix import row_for_installed_vllm
+from tests.engines import IS_V1 as V1
+from tests.engines import TOKENS_PAST_MAX_MODEL_LEN
 
 pytestmark = pytest.mark.slow
 
@@ -40,9 +41,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BLOCKS = 22
-V1 = row_for_installed_vllm().engine == "V1"
-LONGEST = MAX_LEN if V1 else MAX_LEN + 1
-"""Tokens of a sequence, its last one included: V0 stops once there is one more than the model may see."""
+LONGEST = MAX_LEN + TOKENS_PAST_MAX_MODEL_LEN
+"""Tokens of a sequence, its last one included."""
 
 SMALL = {"max_num_batched_tokens": 12, "enable_chunked_prefill": True}
 """A step in which prompts are cut into chunks all the time."""
@@ -254,4 +254,4 @@ def test_a_cached_prefix_is_not_computed_again(engine: Any) -> None:
     if V1 or engine.cache_config.enable_prefix_caching:
         assert saved >= 20  # all but the last of six blocks, whose last token has to be computed
     else:
-        assert saved == 0
+        assert saved < 4  # steps that were planned at once may be run past the end
