@@ -285,10 +285,13 @@ def test_a_prompt_as_long_as_the_model_may_see_gives_one_token(llm: Any) -> None
 
 
 def test_a_prompt_that_is_too_long_is_refused(llm: Any) -> None:
+    refusal = ""
     try:
         (output,) = generate(llm, token_prompts([[500] * 1025]))
     except ValueError as error:
-        assert "longer than the maximum model length of 1024" in str(error)
+        refusal = str(error)
+    if refusal:
+        assert "longer than the maximum model length of 1024" in refusal
     else:  # what V0 did before 0.8: a warning and an answer without tokens
         assert tokens(output) == []
         assert output.outputs[0].finish_reason == "length"
