@@ -25,9 +25,9 @@ TOKENS_PAST_MAX_MODEL_LEN = 0 if IS_V1 else 1
 
 
 def environment(**more: str) -> dict[str, str]:
-    """For a process that is to run this engine: nothing of vLLM's is set but a KV cache of 1 GiB and, if it is not the default, the engine."""
+    """For a process that is to run this engine and no other: nothing of vLLM's is set but a KV cache of 1 GiB and the engine, if there are two."""
     cleared = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
-    if rows_for_installed_vllm()[0] != ROW:
+    if len(rows_for_installed_vllm()) > 1:
         cleared["VLLM_USE_V1"] = "1" if IS_V1 else "0"
     return {**cleared, "VLLM_CPU_KVCACHE_SPACE": "1", **more}
 
