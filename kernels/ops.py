@@ -11,8 +11,8 @@ are float32. Weights and KV caches have the model's dtype; weights are packed by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable
 
 import mindspore as ms
 import numpy as np
@@ -237,5 +237,20 @@ def parameter(tensor: Tensor, name: str) -> Parameter:
     return holder
 
 
+def release(parameters: Iterable[Parameter]) -> Callable[[], None]:
+    """What gives the memory of parameters back to the system, to be called when no graph will run on them again.
+
+    MindSpore 2.7 keeps the parameters of a compiled graph for the life of the process. Their addresses stay valid; what is
+    behind them becomes zeros that take no memory.
+    """
+    tensors = [getattr(parameter, "memory", None) for parameter in parameters]
+    arrays = [
+        tensor.array for tensor in tensors if hasattr(tensor, "array")
+    ]  # packed weights and caches, not the small ones
+    return lambda: library.drop_pages(arrays)
+
+
 def _tensor(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
-    return Tensor.from_numpy(array.view(np_dtype.bfloat16) if dtype == "bfloat16" else array)
+    tensor = Tensor.from_numpy(array.view(np_dtype.bfloat16) if dtype == "bfloat16" else array)
+    tensor.array = array
+    return tensor

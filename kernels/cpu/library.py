@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -163,6 +164,18 @@ def pack_weight(
     if not all_finite:
         raise NotFinite("a weight holds a value that is not a finite number")
     return packed
+
+
+def drop_pages(arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+    """Let the system have the memory of arrays that nobody will read again; whole pages only, and small arrays keep theirs."""
+    libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    page = mmap.PAGESIZE
+    for array in arrays:
+        begin = -(-array.ctypes.data // page) * page
+        end = (array.ctypes.data + array.nbytes) // page * page
+        if end > begin:
+            libc.madvise(begin, end - begin, mmap.MADV_DONTNEED)
 
 
 def self_check() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from logging import getLogger
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from vllm_mindspore.engine.kv_cache import KVCache
 from vllm_mindspore.engine.step import Float32Array, Int32Array, StepBatch, StepOutput
+from vllm_mindspore.kernels import ops
 
 logger = getLogger(__name__)
 
@@ -97,6 +99,7 @@ class ModelRunner:
         self.max_num_seqs = max_num_seqs
         self.kv_cache = KVCache(model.config, num_blocks, block_size, num_host_blocks)
         model.set_kv_cache(self.kv_cache.layers())
+        weakref.finalize(model, ops.release(model.get_parameters()))
         max_blocks_per_seq = -(-max_model_len // block_size)
         self._inputs = [
             _StepInputs(bucket, max_num_seqs, max_blocks_per_seq) for bucket in token_buckets(self.max_num_tokens)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.checkpoints import make_checkpoint
@@ -75,3 +77,23 @@ def test_a_step_runs_a_compiled_graph_and_none_of_the_networks_python(checkpoint
         sys.setprofile(None)
     assert "runner.py" in files
     assert not files & {"decoder.py", "ops.py"}
+
+
+def test_a_network_that_is_gone_gives_its_memory_back(checkpoint: tuple[Path, Any], dtype: str) -> None:
+    """MindSpore keeps the parameters of every graph that it compiled: a process that makes one engine after the other would fill up."""
+    process = psutil.Process()
+
+    def held_by_one_more() -> float:
+        before = process.memory_info().rss
+        driver = Driver(*checkpoint, dtype, max_len=40_000)
+        for blocks in driver.runner.kv_cache._blocks:
+            blocks[:] = 1  # all of the cache is used
+        driver.step({0: [1, 2, 3]})
+        size = sum(blocks.nbytes for blocks in driver.runner.kv_cache._blocks)
+        assert process.memory_info().rss - before > 0.9 * size
+        del driver
+        gc.collect()
+        return (process.memory_info().rss - before) / size
+
+    held_by_one_more()
+    assert held_by_one_more() < 0.5
