@@ -92,13 +92,14 @@ def install(session: nox.Session, extra: str) -> None:
 
 
 def run(session: nox.Session, row: str, what: str, *arguments: str, **environment: str) -> bool:
-    """Run pytest, remember how it ended, and tell whether it passed."""
+    """Run the pytest of the session's environment, remember how it ended, and tell whether it passed."""
+    environments = session.virtualenv.bin_paths or [str(Path(sys.executable).parent)]
     report = ENVIRONMENTS / "reports" / f"{row}-{what.replace(' ', '-')}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     started = time.monotonic()
     try:
-        session.run("pytest", f"--junitxml={report}", *arguments, env=environment)
+        session.run(f"{environments[0]}/pytest", f"--junitxml={report}", *arguments, env=environment, external=True)
         passed = True
     except nox.command.CommandFailed:
         passed = False
