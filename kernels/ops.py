@@ -243,10 +243,9 @@ def release(parameters: Iterable[Parameter]) -> Callable[[], None]:
     MindSpore 2.7 keeps the parameters of a compiled graph for the life of the process. Their addresses stay valid; what is
     behind them becomes zeros that take no memory.
     """
-    tensors = [getattr(parameter, "memory", None) for parameter in parameters]
-    arrays = [
-        tensor.array for tensor in tensors if hasattr(tensor, "array")
-    ]  # packed weights and caches, not the small ones
+    memories: list[Any] = [getattr(parameter, "memory", None) for parameter in parameters]
+    # Packed weights and caches; the small rest is let be.
+    arrays = [memory.array for memory in memories if hasattr(memory, "array")]
     return lambda: library.drop_pages(arrays)
 
 
