@@ -19,6 +19,7 @@ PATCHES = (
 )
 
 _MARK = "_vllm_mindspore"
+_LINGER_MS = 200
 
 
 def apply() -> None:
@@ -36,10 +37,11 @@ def _never_waiting(original: Callable[[Any], None]) -> Callable[[Any], None]:
         path, self.shutdown_path = self.shutdown_path, None
         original(self)
         if path is not None:
-            with self.ctx.socket(zmq.PAIR) as sender:
-                sender.connect(path)
-                with suppress(zmq.Again):  # nobody is there any more
-                    sender.send(b"", zmq.NOBLOCK)
+            sender = self.ctx.socket(zmq.PAIR)
+            sender.connect(path)
+            with suppress(zmq.Again):  # nobody is there any more
+                sender.send(b"", zmq.NOBLOCK)
+            sender.close(linger=_LINGER_MS)  # or the end of the context would wait for a reader that has left
 
     setattr(close, _MARK, original)
     return close
