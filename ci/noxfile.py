@@ -139,7 +139,9 @@ def runs(
         yield "unit and e2e", ["tests/unit", "tests/e2e"], {}
     for row in release["engine"]:
         if not chosen or row["engine"] in chosen:
-            places = [] if any(argument.startswith("tests/") for argument in more) else ["tests/conformance"]
+            particular = Path("tests/e2e") / row["adapter"]  # what only this adapter has to be asked
+            usual = ["tests/conformance", *([str(particular)] if (ROOT / particular).is_dir() else [])]
+            places = [] if any(argument.startswith("tests/") for argument in more) else usual
             yield row["engine"], [*places, *more], {"VLLM_USE_V1": USE_V1[row["engine"]]}
 
 
