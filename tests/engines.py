@@ -20,8 +20,8 @@ from vllm_mindspore.matrix import row_for_installed_vllm, rows_for_installed_vll
 ROW = row_for_installed_vllm()
 """The engine under test."""
 IS_V1 = ROW.engine == "V1"
-TOKENS_PAST_MAX_MODEL_LEN = 0 if IS_V1 else 1
-"""V0 stops a sequence once it has one token more than the model may see, which is never read again."""
+TOKENS_PAST_MAX_MODEL_LEN = 0 if ROW.adapter in ("v0_8_3_v1", "v0_9_1", "v0_9_1_v0") else 1
+"""Before 0.9, V0 stops a sequence once it has one token more than the model may see, which is never read again."""
 
 
 def environment(**more: str) -> dict[str, str]:
