@@ -5,11 +5,11 @@ vLLM never makes an instance: `patches.py` gives this class to the one that it m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from vllm.platforms.interface import Platform, PlatformEnum
 
-from vllm_mindspore.compat.common.refusal import no_quantization
+from vllm_mindspore.compat.common.platform import OnTheHost
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -17,29 +17,10 @@ if TYPE_CHECKING:
 _WORKER = "vllm_mindspore.compat.v0_6_6.worker.MindSporeWorker"
 
 
-class MindSporePlatform(Platform):
+class MindSporePlatform(OnTheHost, Platform):
     """Torch on the host stays on the CPU; the network, its weights and its KV cache are MindSpore's."""
 
     _enum = PlatformEnum.UNSPECIFIED
-    device_name = "mindspore"
-    device_type = "cpu"
-    dispatch_key = "CPU"
-
-    @classmethod
-    def get_device_name(cls, device_id: int = 0) -> str:
-        return cls.device_name
-
-    @classmethod
-    def is_async_output_supported(cls, enforce_eager: bool | None) -> bool:
-        return True
-
-    @classmethod
-    def is_pin_memory_available(cls) -> bool:
-        return False
-
-    @classmethod
-    def verify_quantization(cls, quant: str) -> NoReturn:
-        raise no_quantization(quant)
 
     @classmethod
     def check_and_update_config(cls, vllm_config: VllmConfig) -> None:

@@ -5,23 +5,20 @@ vLLM instantiates it in the middle of `import vllm`, so this module imports of v
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, ClassVar
 
 from vllm.platforms.interface import Platform, PlatformEnum
 
-from vllm_mindspore.compat.common.refusal import no_quantization
+from vllm_mindspore.compat.common.platform import OnTheHost
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 
-class V0Platform(Platform):
+class V0Platform(OnTheHost, Platform):
     """Torch on the host stays on the CPU; the network, its weights and its KV cache are MindSpore's."""
 
     _enum = PlatformEnum.OOT
-    device_name = "mindspore"
-    device_type = "cpu"
-    dispatch_key = "CPU"
 
     worker_cls: ClassVar[str]
     """Dotted name of the adapter's worker."""
@@ -30,22 +27,6 @@ class V0Platform(Platform):
     def refuse(cls, vllm_config: VllmConfig) -> None:
         """Raise `StartupRefused` if the configuration asks for anything that we cannot do in this release."""
         raise NotImplementedError
-
-    @classmethod
-    def get_device_name(cls, device_id: int = 0) -> str:
-        return cls.device_name
-
-    @classmethod
-    def is_async_output_supported(cls, enforce_eager: bool | None) -> bool:
-        return True
-
-    @classmethod
-    def is_pin_memory_available(cls) -> bool:
-        return False
-
-    @classmethod
-    def verify_quantization(cls, quant: str) -> NoReturn:
-        raise no_quantization(quant)
 
     @classmethod
     def check_and_update_config(cls, vllm_config: VllmConfig) -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import TYPE_CHECKING, ClassVar
 
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
 from vllm_mindspore.compat.common.configuration import fill_in
 from vllm_mindspore.compat.common.hand_over import hand_over
-from vllm_mindspore.compat.common.refusal import StartupRefused, no_quantization
+from vllm_mindspore.compat.common.platform import OnTheHost
+from vllm_mindspore.compat.common.refusal import StartupRefused
 from vllm_mindspore.compat.common.v1 import engine_choice
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _CHOSEN_START_METHOD = os.environ.get(_START_METHOD)
 """The user's choice: the `vllm` command sets the variable only after its imports, which load this module."""
 
 
-class V1Platform(Platform):
+class V1Platform(OnTheHost, Platform):
     """Torch on the host stays on the CPU; the network, its weights and its KV cache are MindSpore's.
 
     `get_device_total_memory` is left out on purpose: vLLM uses it, if at all, to give machines with 70 GiB or more
@@ -36,9 +37,6 @@ class V1Platform(Platform):
     """
 
     _enum = PlatformEnum.OOT
-    device_name = "mindspore"
-    device_type = "cpu"
-    dispatch_key = "CPU"
     simple_compile_backend = "eager"
 
     worker_cls: ClassVar[str]
@@ -55,22 +53,6 @@ class V1Platform(Platform):
     def refuse(cls, vllm_config: VllmConfig) -> None:
         """Raise `StartupRefused` if the configuration asks for anything that we cannot do in this release."""
         raise NotImplementedError
-
-    @classmethod
-    def get_device_name(cls, device_id: int = 0) -> str:
-        return cls.device_name
-
-    @classmethod
-    def is_async_output_supported(cls, enforce_eager: bool | None) -> bool:
-        return True
-
-    @classmethod
-    def is_pin_memory_available(cls) -> bool:
-        return False
-
-    @classmethod
-    def verify_quantization(cls, quant: str) -> NoReturn:
-        raise no_quantization(quant)
 
     @classmethod
     def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
