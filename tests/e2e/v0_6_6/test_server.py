@@ -108,7 +108,6 @@ def test_a_stream_that_is_closed_frees_its_blocks(server: Server, client: openai
     ) as stream:
         for _ in range(4):
             next(stream)
-        assert server_gauge(server, "vllm:num_requests_running") in (0, 1)  # as of the last report
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and "Aborted request" not in server.log():
         time.sleep(0.2)
