@@ -9,3 +9,7 @@ class KernelError(Exception):
 
 class NotFinite(ValueError):
     """A weight holds an infinity or a NaN, or gets one by conversion."""
+
+
+class NotCaptured(Exception):
+    """A graph does not consist of our operators alone."""

@@ -20,6 +20,7 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.common import np_dtype
 
 from vllm_mindspore.kernels.cpu import library
+from vllm_mindspore.kernels.cpu.capture import LaunchCapture
 
 MAX_OUTPUTS = 4
 """Outputs over which one `MatMul` can spread its features."""
@@ -212,6 +213,14 @@ class ArgMax(nn.Cell):
 
     def construct(self, logits: Tensor, num_logits: Tensor) -> Tensor:
         return self.op(logits, num_logits)
+
+
+def capture(network: nn.Cell, inputs: Sequence[Tensor]) -> LaunchCapture:
+    """The launches of a network's graph, to be made again on what the inputs then hold; see `LaunchCapture`.
+
+    What `ms.runtime.set_kernel_launch_capture` is on Ascend.
+    """
+    return LaunchCapture(network, inputs)
 
 
 def pack_weight(arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: str, interleave: bool = False) -> Tensor:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from logging import getLogger
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-
-logger = getLogger(__name__)
 
 _BLOCK_SIZE = 16
 
@@ -28,8 +25,3 @@ def fill_in(config: VllmConfig, worker: str) -> None:
     parallel = config.parallel_config
     if parallel.worker_cls == "auto":
         parallel.worker_cls = worker
-        if config.model_config.enforce_eager:
-            logger.warning(
-                "--enforce-eager turns nothing off here: there are no CUDA graphs and no torch.compile, and the network always runs "
-                "as a static MindSpore graph."
-            )

@@ -61,6 +61,10 @@ def load() -> ctypes.CDLL:
         ) from None
     library.vms_isa.restype = library.vms_available_isa.restype = ctypes.c_char_p
     pointer, number = ctypes.c_void_p, ctypes.c_int
+    library.vms_capture_begin.restype = library.vms_capture_free.restype = None
+    library.vms_capture_end.restype = library.vms_capture_result.restype = pointer
+    library.vms_capture_end.argtypes = library.vms_capture_result.argtypes = [pointer, number]
+    library.vms_capture_launch.argtypes = library.vms_capture_free.argtypes = [pointer]
     library.vms_pack_weight.argtypes = [
         pointer,
         pointer,

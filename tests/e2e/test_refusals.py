@@ -259,16 +259,6 @@ def test_what_the_user_chose_for_float32_stays(tmp_path: Path) -> None:
     assert not config.cache_config.enable_prefix_caching
 
 
-def test_enforce_eager_is_accepted_with_a_word_of_what_it_does_not_do(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import logging
-
-    monkeypatch.setattr(logging.getLogger("vllm_mindspore"), "propagate", True)
-    configure(tmp_path, enforce_eager=True)
-    assert "--enforce-eager turns nothing off here" in caplog.text
-
-
 def test_processes_are_spawned_once_mindspore_is_loaded_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child forked after MindSpore has run hangs."""
     monkeypatch.setitem(sys.modules, "mindspore", sys)

@@ -13,12 +13,13 @@ import numpy as np
 from vllm_mindspore.engine.kv_cache import KVCache
 from vllm_mindspore.engine.step import Float32Array, Int32Array, StepBatch, StepOutput
 from vllm_mindspore.kernels import ops
+from vllm_mindspore.kernels.errors import NotCaptured
 
 logger = getLogger(__name__)
 
 
-class _StepInputs:
-    """The ten input tensors of one bucket and the numpy arrays that share their memory.
+class _Bucket:
+    """The graph of one padded shape: its ten input tensors, the numpy arrays that share their memory, and its launches.
 
     MindSpore's CPU tensors made by `Tensor.from_numpy` read the array's memory at every call, so a step writes its numbers
     into the arrays and launches the graph: nothing is created per step.
@@ -45,6 +46,7 @@ class _StepInputs:
             *self.counts,
         ]
         self.tensors = tuple(ms.Tensor.from_numpy(array) for array in arrays)
+        self._capture: ops.LaunchCapture | None = None
 
     def fill(self, batch: StepBatch) -> None:
         """Copy a step in. Rows past the true counts keep old numbers: every kernel obeys the counts."""
@@ -58,6 +60,29 @@ class _StepInputs:
         self.logits_indices[:num_logits] = batch.logits_indices
         for count, value in zip(self.counts, (num_tokens, num_seqs, num_logits)):
             count[0] = value
+
+    def run(self, model: Any) -> tuple[np.ndarray[Any, Any], ...]:
+        """Logits, greedy tokens and hidden states of what was filled in last, padded."""
+        if self._capture is None:
+            return tuple(result.asnumpy() for result in model(*self.tensors))
+        self._capture.launch()
+        return self._capture.results
+
+    def capture(self, model: Any) -> None:
+        """From now on, launch the graph's operators without MindSpore's runtime.
+
+        Raises:
+            NotCaptured: that does not give the same results.
+        """
+        max_blocks_per_seq = self.block_tables.shape[1]
+        self.fill(_one_token_batch(0, max_blocks_per_seq))
+        capture = ops.capture(model, self.tensors)
+        self.fill(_one_token_batch(1, max_blocks_per_seq))
+        # Before MindSpore has left what is right for this token where an operator of its own would have put it.
+        capture.launch()
+        if not all(np.array_equal(found[0], right[0]) for found, right in zip(capture.results, self.run(model))):
+            raise NotCaptured("the network has operators that are not ours")
+        self._capture = capture
 
 
 def token_buckets(max_num_tokens: int) -> tuple[int, ...]:
@@ -79,6 +104,7 @@ class ModelRunner:
         max_num_tokens: most new tokens in one step.
         max_num_seqs: most sequences in one step, and most rows that want logits.
         max_model_len: most tokens of one sequence.
+        capture_launches: launch the graph's operators without MindSpore's runtime, once `warm_up` has run.
     """
 
     def __init__(
@@ -91,6 +117,7 @@ class ModelRunner:
         max_num_tokens: int,
         max_num_seqs: int,
         max_model_len: int,
+        capture_launches: bool = True,
     ) -> None:
         # MindSpore's own default is to run a network's Python at every call, operator by operator.
         ms.set_context(mode=ms.GRAPH_MODE)
@@ -101,8 +128,9 @@ class ModelRunner:
         model.set_kv_cache(self.kv_cache.layers())
         weakref.finalize(model, ops.release(model.get_parameters()))
         max_blocks_per_seq = -(-max_model_len // block_size)
-        self._inputs = [
-            _StepInputs(bucket, max_num_seqs, max_blocks_per_seq) for bucket in token_buckets(self.max_num_tokens)
+        self._capture_launches = capture_launches
+        self._buckets = [
+            _Bucket(bucket, max_num_seqs, max_blocks_per_seq) for bucket in token_buckets(self.max_num_tokens)
         ]
         self._head_rows = np.zeros((max_num_seqs, model.config.hidden_size), np.float32)
         self._head_count = np.zeros(1, np.int32)
@@ -131,13 +159,11 @@ class ModelRunner:
 
     def _execute(self, batch: StepBatch) -> StepOutput:
         num_tokens, num_logits = len(batch.token_ids), len(batch.logits_indices)
-        inputs = next(inputs for inputs in self._inputs if inputs.num_tokens >= num_tokens)
-        inputs.fill(batch)
-        logits, greedy, hidden = self.model(*inputs.tensors)
+        bucket = next(bucket for bucket in self._buckets if bucket.num_tokens >= num_tokens)
+        bucket.fill(batch)
+        logits, greedy, hidden = bucket.run(self.model)
         return StepOutput(
-            logits=logits.asnumpy()[:num_logits],
-            greedy_token_ids=greedy.asnumpy()[:num_logits],
-            hidden_states=hidden.asnumpy()[:num_tokens],
+            logits=logits[:num_logits], greedy_token_ids=greedy[:num_logits], hidden_states=hidden[:num_tokens]
         )
 
     def compute_logits(self, hidden_states: Float32Array) -> Float32Array:
@@ -152,12 +178,18 @@ class ModelRunner:
         return logits
 
     def warm_up(self) -> None:
-        """Compile the graph of every bucket by running one token that writes no cache slot."""
+        """Compile the graph of every bucket and capture its launches, by running a token in the cache's first slot. Before the first step."""
         started = time.perf_counter()
-        for inputs in self._inputs:
-            inputs.fill(_one_token_batch(self._inputs[0].block_tables.shape[1]))
-            self.model(*inputs.tensors)[0].asnumpy()
-        logger.info("Compiled %d graph(s) in %.2f s", len(self._inputs), time.perf_counter() - started)
+        try:
+            for bucket in self._buckets:
+                if self._capture_launches:
+                    bucket.capture(self.model)
+                else:
+                    bucket.fill(_one_token_batch(0, bucket.block_tables.shape[1]))
+                    bucket.run(self.model)
+        except NotCaptured as error:
+            logger.warning("Every operator is launched by MindSpore's runtime, which takes longer: %s.", error)
+        logger.info("Compiled %d graph(s) in %.2f s", len(self._buckets), time.perf_counter() - started)
 
 
 def _copied(output: StepOutput) -> StepOutput:
@@ -165,14 +197,14 @@ def _copied(output: StepOutput) -> StepOutput:
     return StepOutput(*(array.copy() for array in vars(output).values()))
 
 
-def _one_token_batch(max_blocks_per_seq: int) -> StepBatch:
+def _one_token_batch(token_id: int, max_blocks_per_seq: int) -> StepBatch:
     def vector(value: int) -> Int32Array:
         return np.array([value], np.int32)
 
     return StepBatch(
-        token_ids=vector(0),
+        token_ids=vector(token_id),
         position_ids=vector(0),
-        slot_mapping=vector(-1),
+        slot_mapping=vector(0),
         block_tables=np.zeros((1, max_blocks_per_seq), np.int32),
         context_lens=vector(1),
         q_seq_lens=vector(1),

@@ -82,6 +82,7 @@ class MindSporeWorker(NetworkWorker, WorkerBase):
             max_num_tokens=self.scheduler_config.max_num_batched_tokens,
             max_num_seqs=self.scheduler_config.max_num_seqs,
             max_model_len=self._longest_sequence(),
+            capture_launches=not self.model_config.enforce_eager,
         )
         self.model_runner = MindSporeModelRunner(runner, self.cache_config, self.host_torch)
         self.model_runner.warm_up()

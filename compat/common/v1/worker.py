@@ -71,6 +71,7 @@ class V1Worker(NetworkWorker, WorkerBase):
             max_num_tokens=self.scheduler_config.max_num_batched_tokens,
             max_num_seqs=self.scheduler_config.max_num_seqs,
             max_model_len=self.model_config.max_model_len,
+            capture_launches=not self.model_config.enforce_eager,
         )
         self.model_runner = self.model_runner_class(self.vllm_config, runner, self.host_torch)
 

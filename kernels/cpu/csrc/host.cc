@@ -1,4 +1,5 @@
 // What Python calls directly, through ctypes.
+#include "capture.h"
 #include "kernels.h"
 #include "pack.h"
 #include "team.h"
@@ -25,3 +26,10 @@ HOST(int)
 vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts, int64_t k, int from, int to, int interleaved, void* out) {
   return pack_weight({parts, rows, num_parts, k, static_cast<Dtype>(from), static_cast<Dtype>(to), interleaved != 0, out});
 }
+
+HOST(void) vms_capture_begin() { capture_begin(); }
+// Null if one of the results is not an operator's output.
+HOST(Capture*) vms_capture_end(const void* const* results, int count) { return capture_end(results, count); }
+HOST(void*) vms_capture_result(const Capture* capture, int result) { return capture_result(*capture, result); }
+HOST(int) vms_capture_launch(const Capture* capture) { return capture_launch(*capture); }
+HOST(void) vms_capture_free(Capture* capture) { capture_free(capture); }

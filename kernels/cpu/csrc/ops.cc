@@ -1,17 +1,24 @@
 // The operators as MindSpore calls them: AOT custom operators.
 //
 // int op(int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra): inputs first, then
-// outputs, in the order of kernels/ops.py, which also infers the shapes. Returns 0, or 1 for an unknown dtype.
+// outputs, in the order of kernels/ops.py, which also infers the shapes. Returns 0, or 1 for an unknown dtype. OP tells how many are inputs.
 #include <algorithm>
 #include <cstring>
 
+#include "capture.h"
 #include "kernels.h"
 #include "team.h"
 
-#define OP(name)                                                                                                             \
-  extern "C" __attribute__((visibility("default"))) int name([[maybe_unused]] int nparam, void** params, [[maybe_unused]] int* ndims, \
-                                                             int64_t** shapes, [[maybe_unused]] const char** dtypes,         \
-                                                             [[maybe_unused]] void* stream, [[maybe_unused]] void* extra)
+#define PARAMETERS                                                                                                      \
+  [[maybe_unused]] int nparam, void** params, [[maybe_unused]] int* ndims, int64_t** shapes, [[maybe_unused]] const char** dtypes, \
+      [[maybe_unused]] void* stream, [[maybe_unused]] void* extra
+
+#define OP(name, inputs)                                                               \
+  static int run_##name(PARAMETERS);                                                   \
+  extern "C" __attribute__((visibility("default"))) int name(PARAMETERS) {             \
+    return launch(run_##name, inputs, nparam, params, ndims, shapes, dtypes, stream, extra); \
+  }                                                                                    \
+  static int run_##name(PARAMETERS)
 
 namespace {
 
@@ -80,13 +87,13 @@ static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int n
   return 0;
 }
 
-OP(matmul) { return matmul_op(params, shapes, dtypes, nparam, false, false); }
-OP(matmul_bias) { return matmul_op(params, shapes, dtypes, nparam, true, false); }
-OP(matmul_swiglu) { return matmul_op(params, shapes, dtypes, nparam, false, true); }
-OP(matmul_swiglu_bias) { return matmul_op(params, shapes, dtypes, nparam, true, true); }
+OP(matmul, 3) { return matmul_op(params, shapes, dtypes, nparam, false, false); }
+OP(matmul_bias, 4) { return matmul_op(params, shapes, dtypes, nparam, true, false); }
+OP(matmul_swiglu, 3) { return matmul_op(params, shapes, dtypes, nparam, false, true); }
+OP(matmul_swiglu_bias, 4) { return matmul_op(params, shapes, dtypes, nparam, true, true); }
 
 // weight packed, token_ids [T], num_tokens [1] -> [T, hidden]; zeros for an id outside the vocabulary
-OP(embedding) {
+OP(embedding, 3) {
   Dtype dtype;
   if (!dtype_of(dtypes[0], &dtype)) return 1;
   Embedding op = {params[0], in<int32_t>(params, 1), out<float>(params, 3), shapes[0][0] * kPanel, shapes[3][1], dtype};
@@ -95,14 +102,14 @@ OP(embedding) {
 }
 
 // x [T, C], gamma [D], epsilon [1], num_tokens [1] -> [T, C]
-OP(rms_norm) {
+OP(rms_norm, 4) {
   RmsNorm op = {in<float>(params, 0), nullptr, in<float>(params, 1), out<float>(params, 4), nullptr, shapes[0][1], shapes[1][0], *in<float>(params, 2)};
   for_rows(count_of(params, 3, shapes[0][0]), op.width, [&](int64_t begin, int64_t end) { kernels().rms_norm(op, begin, end); });
   return 0;
 }
 
 // x1 [T, C], x2 [T, C], gamma [C], epsilon [1], num_tokens [1] -> y [T, C], x_sum [T, C]
-OP(add_rms_norm) {
+OP(add_rms_norm, 5) {
   RmsNorm op = {in<float>(params, 0), in<float>(params, 1), in<float>(params, 2), out<float>(params, 5), out<float>(params, 6),
                 shapes[0][1], shapes[2][0], *in<float>(params, 3)};
   for_rows(count_of(params, 4, shapes[0][0]), op.width, [&](int64_t begin, int64_t end) { kernels().rms_norm(op, begin, end); });
@@ -110,7 +117,7 @@ OP(add_rms_norm) {
 }
 
 // query [T, H * D], key [T, KV * D], cos [P, R], sin [P, R], position_ids [T], head_dim [1], num_tokens [1] -> query, key
-OP(apply_rotary_pos_emb) {
+OP(apply_rotary_pos_emb, 7) {
   Rope op = {};
   op.query = in<float>(params, 0), op.key = in<float>(params, 1), op.cos = in<float>(params, 2), op.sin = in<float>(params, 3);
   op.position_ids = in<int32_t>(params, 4);
@@ -123,7 +130,7 @@ OP(apply_rotary_pos_emb) {
 }
 
 // key [T, KV * D], value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens [1] -> [1]
-OP(reshape_and_cache) {
+OP(reshape_and_cache, 6) {
   CacheWrite op = {};
   if (!dtype_of(dtypes[2], &op.dtype)) return 1;
   op.key = in<float>(params, 0), op.value = in<float>(params, 1);
@@ -138,7 +145,7 @@ OP(reshape_and_cache) {
 
 // query [T, H * D], key_cache, value_cache [blocks, block_size, KV, D], block_tables [S, B], context_lens [S], q_seq_lens [S],
 // scale [1], sliding_window [1], num_seqs [1] -> [T, H * D]
-OP(paged_attention) {
+OP(paged_attention, 9) {
   Attention op = {};
   if (!dtype_of(dtypes[1], &op.dtype)) return 1;
   op.query = in<float>(params, 0);
@@ -207,7 +214,7 @@ OP(paged_attention) {
 }
 
 // x [T, C], indices [L], num_logits [1] -> [L, C]
-OP(gather) {
+OP(gather, 3) {
   const int64_t columns = shapes[0][1], rows = count_of(params, 2, shapes[1][0]);
   const int32_t* indices = in<int32_t>(params, 1);
   for (int64_t i = 0; i < rows; ++i) {
@@ -218,7 +225,7 @@ OP(gather) {
 }
 
 // logits [L, V], num_logits [1] -> [L]; the lowest index among equals
-OP(argmax) {
+OP(argmax, 2) {
   const int64_t columns = shapes[0][1];
   for_rows(count_of(params, 1, shapes[0][0]), columns, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) out<int32_t>(params, 2)[i] = kernels().argmax(in<float>(params, 0) + i * columns, columns);

@@ -25,6 +25,7 @@ class Driver:
         block_size: int = 8,
         max_num_tokens: int | None = None,
         num_host_blocks: int = 0,
+        capture_launches: bool = True,
     ) -> None:
         from vllm_mindspore.engine.runner import ModelRunner
         from vllm_mindspore.loader import load_model
@@ -42,7 +43,9 @@ class Driver:
             max_num_tokens=max_num_tokens or max_len,
             max_num_seqs=num_seqs,
             max_model_len=max_len,
+            capture_launches=capture_launches,
         )
+        self.runner.warm_up()
 
     def step(self, new: dict[int, Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Feed tokens to sequences; hidden states' logits of every token `[tokens, vocab]` and the greedy token of each sequence."""

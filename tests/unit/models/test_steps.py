@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 import psutil
 import pytest
 
 from tests.checkpoints import make_checkpoint
 from tests.unit.models.driver import Driver
+from vllm_mindspore.engine.step import StepBatch
+from vllm_mindspore.kernels import ops
 
 PROMPTS = {0: list(range(5, 33)), 2: list(range(40, 41)), 3: [7, 9, 11] * 9}
 
@@ -65,18 +69,61 @@ def test_copied_blocks_hold_the_same(checkpoint: tuple[Path, Any], dtype: str) -
     assert np.array_equal(logits[0], logits[1])
 
 
-def test_a_step_runs_a_compiled_graph_and_none_of_the_networks_python(checkpoint: tuple[Path, Any], dtype: str) -> None:
-    """Operator by operator, which is MindSpore's default, a step takes ten times as long."""
-    driver = Driver(*checkpoint, dtype)
-    driver.step(PROMPTS)
+@pytest.mark.parametrize("capture_launches", [False, True])
+def test_a_step_runs_a_compiled_graph_and_none_of_the_networks_python(
+    checkpoint: tuple[Path, Any], dtype: str, capture_launches: bool
+) -> None:
+    """Operator by operator, which is MindSpore's default, a step takes ten times as long; MindSpore's runtime twice as long as the launches."""
+    driver = Driver(*checkpoint, dtype, capture_launches=capture_launches)
     files = set()
+    tables = driver.tables[:1]
+    one = np.ones(1, np.int32)
+    batch = StepBatch(one, one - 1, one - 2, tables, one, one, one - 1)
     sys.setprofile(lambda frame, event, argument: files.add(Path(frame.f_code.co_filename).name))
     try:
-        driver.step({0: [1]})
+        driver.runner.execute(batch)
     finally:
         sys.setprofile(None)
     assert "runner.py" in files
     assert not files & {"decoder.py", "ops.py"}
+    assert capture_launches == ("cell.py" not in files)
+
+
+def test_captured_launches_give_the_same_bits(checkpoint: tuple[Path, Any], dtype: str) -> None:
+    by_mindspore, captured = (Driver(*checkpoint, dtype, capture_launches=on) for on in (False, True))
+    for step in PROMPTS, {3: [1], 0: list(range(20))}, {0: [4], 1: [5, 6], 2: [7], 3: [8]}, {2: [9]}:
+        for expected, found in zip(by_mindspore.step(step), captured.step(step)):
+            assert np.array_equal(expected, found)
+
+
+def test_two_networks_keep_their_launches_apart(checkpoint: tuple[Path, Any], dtype: str) -> None:
+    alone, first = Driver(*checkpoint, dtype), Driver(*checkpoint, dtype)
+    expected = [alone.step(step) for step in (PROMPTS, {0: [1]})]
+    found = [first.step(PROMPTS)]
+    Driver(*checkpoint, dtype).step({1: list(range(30))})
+    found.append(first.step({0: [1]}))
+    for right, results in zip(expected, found):
+        assert all(np.array_equal(*pair) for pair in zip(right, results))
+
+
+def test_a_network_with_an_operator_of_mindspores_own_is_run_by_mindspore(
+    checkpoint: tuple[Path, Any], dtype: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class ForeignRmsNorm(ops.RmsNorm):
+        def construct(self, x: ms.Tensor, gamma: ms.Tensor, num_tokens: ms.Tensor) -> ms.Tensor:
+            return ms.ops.mul(super().construct(x, gamma, num_tokens), self.two)
+
+        two = ms.Tensor(np.array(2, np.float32))
+
+    ours = Driver(*checkpoint, dtype)
+    monkeypatch.setattr(ops, "RmsNorm", ForeignRmsNorm)
+    monkeypatch.setattr(logging.getLogger("vllm_mindspore"), "propagate", True)
+    expected, found = (Driver(*checkpoint, dtype, capture_launches=on) for on in (False, True))
+    assert "the network has operators that are not ours" in caplog.text
+    for step in PROMPTS, {0: [3]}:
+        by_mindspore = expected.step(step)
+        assert all(np.array_equal(*pair) for pair in zip(by_mindspore, found.step(step)))
+        assert not np.array_equal(by_mindspore[0], ours.step(step)[0])
 
 
 def test_a_network_that_is_gone_gives_its_memory_back(checkpoint: tuple[Path, Any], dtype: str) -> None:
