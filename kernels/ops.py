@@ -20,7 +20,7 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.common import np_dtype
 
 from vllm_mindspore.kernels.cpu import library
-from vllm_mindspore.kernels.cpu.capture import LaunchCapture
+from vllm_mindspore.kernels.cpu.capture import LaunchCapture as LaunchCapture
 
 MAX_OUTPUTS = 4
 """Outputs over which one `MatMul` can spread its features."""

@@ -60,5 +60,5 @@ class LaunchCapture:
 
 
 def _array_at(address: int, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    memory = (ctypes.c_char * like.nbytes).from_address(address)
-    return np.frombuffer(memory, like.dtype).reshape(like.shape)
+    memory = (ctypes.c_uint8 * like.nbytes).from_address(address)
+    return np.ctypeslib.as_array(memory).view(like.dtype).reshape(like.shape)
