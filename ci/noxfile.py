@@ -134,15 +134,22 @@ def is_here(release: dict) -> bool:
 def runs(
     release: dict, chosen: list[str], more: list[str], here: bool
 ) -> Iterator[tuple[str, list[str], dict[str, str]]]:
-    """What pytest is to run: a name, arguments, environment."""
+    """What pytest is to run: a name, arguments, environment.
+
+    Most of the time passes in imports and in starting engines, which use one core: two files are run at a time. A choice of tests is run one by
+    one, to be looked at.
+    """
+    two = [] if more else ["-n", "2", "--dist", "loadfile"]
     if here and not chosen and not more:
-        yield "unit and e2e", ["tests/unit", "tests/e2e"], {}
+        yield "unit and e2e", ["tests/unit", "tests/e2e", *two], {}
     for row in release["engine"]:
         if not chosen or row["engine"] in chosen:
             particular = Path("tests/e2e") / row["adapter"]  # what only this adapter has to be asked
             usual = ["tests/conformance", *([str(particular)] if (ROOT / particular).is_dir() else [])]
             places = [] if any(argument.startswith("tests/") for argument in more) else usual
-            yield row["engine"], [*places, *more], {"VLLM_USE_V1": USE_V1[row["engine"]]}
+            # An engine on all cores would wait for threads that the other's hold up.
+            threads = {"OMP_NUM_THREADS": "1"} if two else {}
+            yield row["engine"], [*places, *two, *more], {"VLLM_USE_V1": USE_V1[row["engine"]], **threads}
 
 
 def add_session(release: dict) -> None:

@@ -26,13 +26,10 @@ SEEDED = {"temperature": 0.8, "top_p": 0.9, "seed": 3, "ignore_eos": True}
 @pytest.mark.parametrize(
     ("options", "tolerance"),
     [
-        ({"dtype": "float32"}, 2e-3),
-        ({"dtype": "float16"}, 0.05),
         ({"dtype": "float32", "block_size": 8}, 2e-3),
-        ({"dtype": "float32", "block_size": 32}, 2e-3),
-        ({"enable_chunked_prefill": False, "enable_prefix_caching": False}, 0.25),
+        ({"dtype": "float16", "block_size": 32, "enforce_eager": True}, 0.05),
+        ({"enable_chunked_prefill": False, "enable_prefix_caching": False, "disable_log_stats": False}, 0.25),
         ({"disable_async_output_proc": True}, 0.25),
-        ({"enforce_eager": True, "disable_log_stats": False}, 0.25),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else f"within {value}",
 )

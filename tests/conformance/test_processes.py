@@ -54,17 +54,25 @@ def start(tmp_path: Path, model: Path, more: dict[str, str], **options: Any) -> 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("more", "options", "in_front_end"),
-    [
-        ({"VLLM_WORKER_MULTIPROC_METHOD": "fork", "TORCH_FIRST": "1"}, {}, False),
-        ({"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}, {}, False),
-        ({}, {"distributed_executor_backend": "mp"}, False),
-        ({"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}, {}, True),
-        ({"MINDSPORE_FIRST": "1", "VLLM_WORKER_MULTIPROC_METHOD": "fork"}, {}, True),
-    ],
-    ids=["fork", "spawn", "worker in a process of its own", "in process", "spawn, as MindSpore was used before"],
+MINDSPORE_FIRST = {"MINDSPORE_FIRST": "1", "VLLM_WORKER_MULTIPROC_METHOD": "fork"}
+OWN_WORKER = {"distributed_executor_backend": "mp"}
+ARRANGEMENTS: dict[str, tuple[dict[str, str], dict[str, Any], bool]] = (
+    {
+        "fork": ({"VLLM_WORKER_MULTIPROC_METHOD": "fork", "TORCH_FIRST": "1"}, {}, False),
+        "spawn": ({"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}, {}, False),
+        "worker in a process of its own": ({}, OWN_WORKER, False),
+        "in process": ({"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}, {}, True),
+        "spawn, as MindSpore was used before": (MINDSPORE_FIRST, {}, True),
+    }
+    if IS_V1
+    else {  # LLM's V0 engine is always in its own process
+        "in process": ({"TORCH_FIRST": "1", **MINDSPORE_FIRST}, {}, True),
+        "worker in a process of its own": ({}, OWN_WORKER, True),
+    }
 )
+
+
+@pytest.mark.parametrize(("more", "options", "in_front_end"), ARRANGEMENTS.values(), ids=list(ARRANGEMENTS))
 def test_every_arrangement_of_processes_answers_and_leaves_nothing(
     tmp_path: Path, demo_model: Path, more: dict[str, str], options: dict[str, Any], in_front_end: bool
 ) -> None:
@@ -74,7 +82,7 @@ def test_every_arrangement_of_processes_answers_and_leaves_nothing(
     report = json.loads((tmp_path / "report.json").read_text())
     assert "Paris" in report["text"]
     assert report["count"] == 6
-    assert report["mindspore"] == (in_front_end or not IS_V1)  # LLM's V0 engine is always in its own process
+    assert report["mindspore"] == in_front_end
     assert not survivors(process.pid)
 
 

@@ -1,6 +1,6 @@
 """Runs a small engine in this process and prints, as JSON, which attributes of vLLM are not what they were when their module was imported.
 
-Run as a script: `python watching.py MODEL`. Modules are looked at right after they were executed: their attributes, those of the classes that
+Run as a script: `python watching.py MODEL PATCH`. PATCH is Python, run at the end; two lines tell what is seen before and after it. Modules are looked at right after they were executed: their attributes, those of the classes that
 they define, and of which class each of these objects is, so that an object that is given another one is seen.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -89,16 +88,17 @@ def changes() -> list[str]:
     return sorted(found.values())
 
 
-def main(model: str) -> None:
+def main(model: str, patch: str) -> None:
     sys.meta_path.insert(0, Watcher())
     from vllm import LLM, SamplingParams
 
     llm = LLM(model, max_model_len=64, max_num_seqs=2, num_gpu_blocks_override=16)
     params = SamplingParams(max_tokens=4, temperature=0.8, seed=1, logprobs=1, prompt_logprobs=1)
     llm.generate([{"prompt_token_ids": [5, 6, 7]}], params, use_tqdm=False)
-    exec(os.environ.get("PATCH_OF_THE_TEST", ""), {})
+    print(json.dumps(changes()))
+    exec(patch, {})
     print(json.dumps(changes()))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
