@@ -20,4 +20,4 @@ def check(config: VllmConfig) -> None:
         *refusals.scaled_kv_caches(config),
         *refusals.other_implementations(config),
     ]
-    refusals.check(config, executors=("uni",), particular=particular)
+    refusals.check(config, executors=("uni", "mp"), particular=particular)

@@ -21,4 +21,4 @@ def check(config: VllmConfig) -> None:
         *refusals.other_implementations(config),
         *refusals.data_parallelism(config),
     ]
-    refusals.check(config, executors=("uni",), particular=particular)
+    refusals.check(config, executors=("uni", "mp"), particular=particular)

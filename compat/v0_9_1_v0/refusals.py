@@ -22,4 +22,4 @@ def check(config: VllmConfig) -> None:
         *refusals.data_parallelism(config),
         *refusals.other_inputs(config),
     ]
-    refusals.check(config, executors=("uni",), particular=particular)
+    refusals.check(config, executors=("uni", "mp"), particular=particular)

@@ -55,19 +55,19 @@ def start(tmp_path: Path, model: Path, more: dict[str, str], **options: Any) -> 
 
 
 MINDSPORE_FIRST = {"MINDSPORE_FIRST": "1", "VLLM_WORKER_MULTIPROC_METHOD": "fork"}
-OWN_WORKER = {"distributed_executor_backend": "mp"}
+MP = {"distributed_executor_backend": "mp"}
 ARRANGEMENTS: dict[str, tuple[dict[str, str], dict[str, Any], bool]] = (
     {
         "fork": ({"VLLM_WORKER_MULTIPROC_METHOD": "fork", "TORCH_FIRST": "1"}, {}, False),
         "spawn": ({"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}, {}, False),
-        "worker in a process of its own": ({}, OWN_WORKER, False),
+        "worker in a process of its own": ({}, MP, False),
         "in process": ({"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}, {}, True),
         "spawn, as MindSpore was used before": (MINDSPORE_FIRST, {}, True),
     }
     if IS_V1
     else {  # LLM's V0 engine is always in its own process
         "in process": ({"TORCH_FIRST": "1", **MINDSPORE_FIRST}, {}, True),
-        "worker in a process of its own": ({}, OWN_WORKER, True),
+        "mp": ({}, MP, True),  # its first worker is in the engine's process
     }
 )
 
