@@ -10,6 +10,8 @@
 #include <mutex>
 #include <vector>
 
+#include "float_mode.h"
+
 namespace {
 
 struct Launch {
@@ -146,6 +148,7 @@ int launch(Operator op, int inputs, int nparam, void** params, int* ndims, int64
     std::lock_guard<std::mutex> holding(lock);
     if (under_way) under_way->add(op, inputs, nparam, params, ndims, shapes, dtypes);
   }
+  const ExactFloats mode;
   return op(nparam, params, ndims, shapes, dtypes, stream, extra);
 }
 
@@ -163,5 +166,8 @@ Capture* capture_end(const void* const* results, int count) {
 }
 
 void* capture_result(const Capture& capture, int result) { return capture.result(result); }
-int capture_launch(const Capture& capture) { return capture.launch(); }
+int capture_launch(const Capture& capture) {
+  const ExactFloats mode;
+  return capture.launch();
+}
 void capture_free(Capture* capture) { delete capture; }

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "float_mode.h"
+
 namespace {
 
 inline void pause_briefly() {
@@ -106,6 +108,7 @@ class Team {
   }
 
   void serve() {
+    const ExactFloats mode;
     while (!stopping_.load(std::memory_order_relaxed)) {
       work();
       const auto deadline = std::chrono::steady_clock::now() + kPatience;

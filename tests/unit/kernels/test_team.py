@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.unit.kernels import abi
 from vllm_mindspore.kernels.cpu import library
@@ -137,3 +138,23 @@ def cpu_seconds(threads: set[int]) -> float:
         fields = Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def test_callers_that_take_tiny_numbers_for_zero_get_the_same_bits(isa: str, dtype: str) -> None:
+    """MindSpore's threads are in that mode, and threads of vLLM's engine are not."""
+    tiny = np.full((3, 8), 3e-5 if dtype == "float16" else 1e-39, np.float32)
+    packed = library.pack_weight([tiny], dtype, "float32")
+
+    def result() -> np.ndarray:
+        x = np.full((1, 8), 1e4, np.float32)
+        return abi.call("matmul", [x, packed, abi.count(1)], (1, 3))[0]
+
+    expected = result()
+    assert torch.set_flush_denormal(True)
+    try:
+        found = result()
+        assert float(torch.tensor([1e-39]) * 1) == 0  # the caller's mode is as it was
+    finally:
+        torch.set_flush_denormal(False)
+    assert np.array_equal(found, expected)
+    assert (expected > 0).all() or (isa, dtype) == ("avx512bf16", "bfloat16")  # whose dot products know no tiny numbers
