@@ -163,6 +163,29 @@ inline void weigh(int64_t rows, const float* weights, const float* values, int64
   weigh_rows<kRows>(weights, values, count, head, sums);
 }
 
+// How a chunk's keys and values are read and multiplied with a few query rows. As floats, unless there are instructions for pairs of T.
+template <class T>
+struct Chunk {
+  static int64_t query_width(int64_t head) { return head; }
+  static void take_query(const float* from, const Attention& op, int64_t head, float* query) {
+    for (int64_t d = 0; d < head; ++d) query[d] = d < op.head_dim ? from[d] * op.scale : 0.0f;
+  }
+  static void read(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s) {
+    read_chunk<T>(op, item, first, count, s);
+  }
+  static void score(int64_t rows, const float* query, const float* keys, int64_t head, float* scores) {
+    VARIANT::score(rows, query, keys, head, scores);
+  }
+  static void take_weights(float*) {}
+  static void weigh(int64_t rows, const float* weights, const float* values, int64_t count, int64_t head, float* sums) {
+    VARIANT::weigh(rows, weights, values, count, head, sums);
+  }
+};
+
+#if defined(__AVX512BF16__)
+#include "attention_dot.h"
+#endif
+
 // Turn a row's scores into weights, of keys in [low, high) of the chunk; rescale its sums to the new maximum.
 inline void soften(float* scores, int64_t low, int64_t high, float* sums, int64_t head, Softmax& state) {
   Ints lane;
@@ -220,12 +243,13 @@ inline void write_row(const Attention& op, const float* totals, Softmax total, f
 template <class T>
 inline void attention_of(const Attention& op, const AttentionItem& item, void* memory) {
   const int64_t head = padded_head(op.head_dim), group = op.heads / op.kv_heads, rows = item.rows * group;
+  const int64_t width = Chunk<T>::query_width(head);
   AttentionScratch s;
   lay_out(rows, head, memory, &s);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = op.first_rows[item.seq] + item.first_row + r / group;
     const float* from = op.query + (row * op.heads + item.kv_head * group + r % group) * op.head_dim;
-    for (int64_t d = 0; d < head; ++d) s.query[r * head + d] = d < op.head_dim ? from[d] * op.scale : 0.0f;
+    Chunk<T>::take_query(from, op, head, s.query + r * width);
   }
   reset(s.totals, s.total, rows, head);
   // Positions of the item's query rows; a row sees keys up to its own.
@@ -237,15 +261,16 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
     for (int64_t start = p * kKeysPerPartition; start < end; start += kKeysPerChunk) {
       if (start + kKeysPerChunk <= first - window + 1) continue;  // behind every row's window
       const int64_t count = least(kKeysPerChunk, end - start);
-      read_chunk<T>(op, item, start, count, s);
+      Chunk<T>::read(op, item, start, count, s);
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        score(least(kRowsAtOnce, rows - r), s.query + r * head, s.keys, head, s.scores + r * kKeysPerChunk);
+        Chunk<T>::score(least(kRowsAtOnce, rows - r), s.query + r * width, s.keys, head, s.scores + r * kKeysPerChunk);
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t position = first + r / group;
         soften(s.scores + r * kKeysPerChunk, position - window + 1 - start, position + 1 - start, s.sums + r * head, head, s.part[r]);
+        Chunk<T>::take_weights(s.scores + r * kKeysPerChunk);
       }
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        weigh(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, s.values, count, head, s.sums + r * head);
+        Chunk<T>::weigh(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, s.values, count, head, s.sums + r * head);
     }
     for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * head, s.total[r], s.sums + r * head, s.part[r], head);
   }

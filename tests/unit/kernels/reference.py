@@ -91,12 +91,15 @@ def attention(
     q_seq_lens: Sequence[int],
     scale: float,
     window: int,
+    rounds: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Causal softmax attention and its bound, both `[rows, H * D]`.
 
     An error d in the scores moves a softmax-weighted mean by at most 2 d max|v|; to it the rounding of the weights and of the two
-    sums over the keys is added.
+    sums over the keys is added. bfloat16 dot products round the scaled queries first, and the weights, each by 2^-8 of itself at most.
     """
+    if rounds:
+        query, scale = to_double(to_bfloat16(np.float32(query) * np.float32(scale))), 1.0
     block_size, kv_heads, dim = key_cache.shape[1:]
     group = query.shape[1] // (kv_heads * dim)
     out, bound = np.zeros(query.shape), np.zeros(query.shape)
@@ -119,5 +122,9 @@ def attention(
             )
             largest = np.where(hidden, 0, np.abs(v).max(1)).max(1, keepdims=True, initial=0)
             bound[row : row + new, columns] = 2 * (score_bound + (context + 8) * U) * largest
+            if rounds:
+                bound[row : row + new, columns] += (
+                    1.01 * 2.0**-8 * (weights @ np.abs(v)) / weights.sum(1, keepdims=True) + 1e-30
+                )
         row += new
     return out, bound

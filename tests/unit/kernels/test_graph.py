@@ -145,7 +145,7 @@ def check(
         tables = vectors["cos"], vectors["sin"]
         assert_within(name, getattr(got, name), *reference.rope(x, *tables, np.array(positions), dim))
     scale = float(np.float32(graphs.SCALE))
-    attended = reference.attention(got.query_turned, *caches, TABLES, contexts, new, scale, graphs.WINDOW)
+    attended = reference.attention(got.query_turned, *caches, TABLES, contexts, new, scale, graphs.WINDOW, rounds)
     assert_within("attended", got.attended, *attended)
     assert (got.last == got.down[lasts]).all()
     assert (got.greedy == got.logits.argmax(-1)).all()
