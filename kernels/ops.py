@@ -230,7 +230,7 @@ def pack_weight(arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: s
 
 def cache_array(num_blocks: int, block_size: int, kv_head_num: int, head_dim: int, dtype: str) -> np.ndarray[Any, Any]:
     """Zeros `[num_blocks, block_size, kv_head_num, head_dim]` for a KV cache, which take memory as they are written."""
-    return np.zeros((num_blocks, block_size, kv_head_num, head_dim), library.storage(dtype))
+    return library.zeros((num_blocks, block_size, kv_head_num, head_dim), dtype)
 
 
 def cache_tensor(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
