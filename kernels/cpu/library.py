@@ -126,7 +126,11 @@ def packed_shape(n: int, k: int, dtype: str, interleave: bool = False) -> tuple[
 
 
 def pack_weight(
-    arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: str, interleave: bool = False
+    arrays: Sequence[np.ndarray[Any, Any]],
+    dtype: str,
+    src_dtype: str,
+    interleave: bool = False,
+    out: np.ndarray[Any, Any] | None = None,
 ) -> np.ndarray[Any, Any]:
     """Bring a weight into the order in which the matrix products read it, reading the source once.
 
@@ -135,6 +139,7 @@ def pack_weight(
         dtype: of the result, by its torch name.
         src_dtype: of the source.
         interleave: the two arrays are the gate and the up projection of a gated MLP.
+        out: where the result goes, if it has a place already.
 
     Returns:
         An array of `packed_shape` in `storage(dtype)`.
@@ -154,7 +159,10 @@ def pack_weight(
     if interleave and (len(arrays) != 2 or arrays[0].shape != arrays[1].shape):
         raise ValueError("an interleaved weight has two parts of one shape")
     rows = [len(array) for array in arrays]
-    packed = np.empty(packed_shape(sum(rows), k, dtype, interleave), storage(dtype))
+    shape = packed_shape(sum(rows), k, dtype, interleave)
+    packed = np.empty(shape, storage(dtype)) if out is None else out
+    if packed.shape != shape or packed.dtype != storage(dtype) or not packed.flags.c_contiguous:
+        raise ValueError(f"a packed weight of {sum(rows)} by {k} does not fit into what is there for it")
     all_finite = load().vms_pack_weight(
         (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays)),
         (ctypes.c_int64 * len(rows))(*rows),
