@@ -235,9 +235,7 @@ class Mla(nn.Cell):
         q_seq_lens: Tensor,
         num_seqs: Tensor,
     ) -> Tensor:
-        return self.op(
-            query, q_rope, kv_cache, k_rope, block_tables, context_lens, q_seq_lens, self.scale, num_seqs
-        )
+        return self.op(query, q_rope, kv_cache, k_rope, block_tables, context_lens, q_seq_lens, self.scale, num_seqs)
 
 
 def _gating(name: str, k: int) -> Any:

@@ -176,8 +176,8 @@ class Checkpoint:
         """See `models.weights.Weights`."""
         (whole,), stored = self._stored([name], [heads * rows], columns)
         parts = whole.reshape(heads, rows, columns)[:, part]
-        shape = parts.shape[:0:-1] if transpose else parts.shape[1:]
-        packed = ops.PackedWeights(heads, *shape, self._dtype)
+        n, k = (columns, parts.shape[1]) if transpose else (parts.shape[1], columns)
+        packed = ops.PackedWeights(heads, n, k, self._dtype)
         with self._refusing_infinity([name]):
             for head, matrix in enumerate(parts):
                 packed.put(head, [np.ascontiguousarray(matrix.T if transpose else matrix)], stored)

@@ -28,10 +28,7 @@ def test_chunks_cached_prefixes_and_preemption_change_no_token(tmp_path: Path) -
     params = SamplingParams(temperature=0.0, max_tokens=50, ignore_eos=True, detokenize=False)
 
     async def ask(engine: Any, name: str, prompt: Any) -> Any:
-        output = None
-        async for output in engine.generate(prompt, params, name):
-            pass
-        return output
+        return [output async for output in engine.generate(prompt, params, name)][-1]
 
     async def main() -> tuple[list[Any], list[Any], float]:
         async with started_async(

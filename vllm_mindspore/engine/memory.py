@@ -67,7 +67,9 @@ def activation_bytes(config: ModelConfig, num_tokens: int, num_logits: int) -> i
         own = config.num_heads * (mla.qk_nope_head_dim + 2 * mla.qk_rope_head_dim + mla.v_head_dim)
         attention = (mla.q_lora_rank or 0) + 2 * config.head_dim + own + 2 * latents
     else:
-        attention = 2 * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim + config.num_heads * config.head_dim
+        attention = (
+            2 * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim + config.num_heads * config.head_dim
+        )
     middle = 2 * config.intermediate_size
     if config.moe:
         expert = 2 * config.hidden_size + config.moe.intermediate_size

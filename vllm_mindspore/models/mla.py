@@ -101,9 +101,7 @@ class LatentAttention(nn.Cell):
             query, query_rope, latent, key_rope = self.down(x, self.down_weight, num_tokens)
         latent = self.norm(latent, self.latent_gamma, num_tokens)
         query_rope, key_rope = self.rotate(query_rope, key_rope, self.cos, self.sin, position_ids, num_tokens)
-        written = self.write_cache(
-            latent, key_rope, self.latent_cache, self.rope_cache, slot_mapping, num_tokens
-        )
+        written = self.write_cache(latent, key_rope, self.latent_cache, self.rope_cache, slot_mapping, num_tokens)
         query = depend(self.absorb_keys(query, self.key_weight, num_tokens), written)
         out = self.attend(
             query, query_rope, self.latent_cache, self.rope_cache, block_tables, context_lens, q_seq_lens, num_seqs

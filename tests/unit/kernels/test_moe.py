@@ -155,10 +155,7 @@ def test_a_row_has_the_same_bits_whoever_shares_its_expert(isa: str, dtype: str)
     weights = [draw_weight(rng, 75, 97, dtype) for _ in range(3)]
     x, packed = draw_rows(rng, 40, 97), stack([[w] for w in weights], dtype)
     expected = np.concatenate(
-        [
-            abi.call("matmul", [x[i : i + 1], packed[0 if i < 25 else 2], abi.count(1)], (1, 75))[0]
-            for i in range(40)
-        ]
+        [abi.call("matmul", [x[i : i + 1], packed[0 if i < 25 else 2], abi.count(1)], (1, 75))[0] for i in range(40)]
     )
     for number in 1, 2, 3, 5:
         with abi.threads(number):

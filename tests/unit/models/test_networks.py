@@ -128,7 +128,11 @@ def deepseek_configurations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 # Not at random: where two experts are equal but for rounding, which one is chosen is a toss-up.
 @settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(configuration=configurations() | configurations_with_experts() | deepseek_configurations(), seed=st.integers(0, 1000), data=st.data())
+@given(
+    configuration=configurations() | configurations_with_experts() | deepseek_configurations(),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
 def test_any_legal_configuration_agrees_with_transformers(
     tmp_path_factory: pytest.TempPathFactory, configuration: tuple[str, dict[str, Any]], seed: int, data: st.DataObject
 ) -> None:
