@@ -5,7 +5,6 @@ vLLM instantiates it in the middle of `import vllm`, so this module imports of v
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from vllm_mindspore.compat.common.v0.platform import V0Platform
@@ -22,21 +21,14 @@ class MindSporePlatform(V0Platform):
     def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
         """Called with a parser when vLLM builds its command line, without one before it builds a configuration."""
         if parser is None:
+            from vllm_mindspore.compat.common.configuration import decline_vllms_latent_attention
             from vllm_mindspore.compat.v0_7_3 import engine_choice
 
             engine_choice.begin()
+            decline_vllms_latent_attention()
 
     @classmethod
     def refuse(cls, vllm_config: VllmConfig) -> None:
         from vllm_mindspore.compat.v0_7_3.refusals import check
 
         check(vllm_config)
-
-    @classmethod
-    def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
-        super().check_and_update_config(vllm_config)
-        model = vllm_config.model_config
-        if model is not None and model.is_deepseek_mla:
-            # Next vLLM would turn chunked prefill and prefix caching off, which its own kernels for latent attention lack. Ours do not
-            # ask whether they are used.
-            os.environ["VLLM_MLA_DISABLE"] = "1"
