@@ -357,6 +357,17 @@ class Add(nn.Cell):
         return self.op(x1, x2, num_tokens)
 
 
+class SigmoidMul(nn.Cell):
+    """MindSpore's `Sigmoid` of a gate, and `Mul` with it: `(x [T, C], gate [T, 1], num_tokens) -> sigmoid(gate) * x [T, C]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = _custom("sigmoid_mul", lambda x, *_: x, ms.float32)
+
+    def construct(self, x: Tensor, gate: Tensor, num_tokens: Tensor) -> Tensor:
+        return self.op(x, gate, num_tokens)
+
+
 class Gather(nn.Cell):
     """Rows of `x`: `(x [T, C], indices [L], num_logits) -> [L, C]`."""
 

@@ -12,6 +12,7 @@ CLASSES = {
     "LlamaForCausalLM": ("LlamaConfig", "LlamaForCausalLM"),
     "Qwen2ForCausalLM": ("Qwen2Config", "Qwen2ForCausalLM"),
     "Qwen3ForCausalLM": ("Qwen3Config", "Qwen3ForCausalLM"),
+    "Qwen2MoeForCausalLM": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM"),
     "Qwen3MoeForCausalLM": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
     "MixtralForCausalLM": ("MixtralConfig", "MixtralForCausalLM"),
     "DeepseekV3ForCausalLM": ("DeepseekV3Config", "DeepseekV3ForCausalLM"),
@@ -52,6 +53,7 @@ _DEEPSEEK: dict[str, Any] = {
 OF_ITS_OWN: dict[str, dict[str, Any]] = {
     "DeepseekV3ForCausalLM": _DEEPSEEK,
     "DeepseekV2ForCausalLM": {**_DEEPSEEK, "topk_method": "group_limited_greedy", "norm_topk_prob": False},
+    "Qwen2MoeForCausalLM": {**SMALL, "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40},
     "Qwen3MoeForCausalLM": {**SMALL, "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "norm_topk_prob": True},
     "MixtralForCausalLM": {**SMALL, "num_local_experts": 6},
 }  # fmt: skip

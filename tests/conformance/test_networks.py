@@ -33,6 +33,7 @@ CASES = {
     "DeepSeek-V2-Lite": ("DeepseekV2ForCausalLM", {"q_lora_rank": None, "topk_method": "greedy", "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}}),
     "DeepSeek-V3": ("DeepseekV3ForCausalLM", {"rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}}),
     "Mixtral": ("MixtralForCausalLM", {}),
+    "Qwen2-MoE": ("Qwen2MoeForCausalLM", {}),
     "Qwen3-MoE": ("Qwen3MoeForCausalLM", {}),
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder: Llama, Qwen2, Qwen3; Mixtral and Qwen3-MoE, which have experts; DeepSeek, which has latent attention as well."""
+    """A decoder: Llama, Qwen2, Qwen3; Mixtral, Qwen2-MoE and Qwen3-MoE, which have experts; DeepSeek, which has latent attention as well."""
 
     architecture: str
     vocab_size: int
@@ -102,6 +102,7 @@ class ModelConfig:
         mla = read_mla(reader) if architecture.startswith("Deepseek") else None
         num_kv_heads, head_dim = _heads(reader, num_heads, hidden_size, mla)
         attention_bias = bool(reader.get("attention_bias", False))
+        is_qwen2 = architecture in ("Qwen2ForCausalLM", "Qwen2MoeForCausalLM")
         return cls(
             architecture=architecture,
             vocab_size=reader.count("vocab_size"),
@@ -115,8 +116,8 @@ class ModelConfig:
             rope=_rope(reader),
             max_position_embeddings=reader.count("max_position_embeddings"),
             tie_word_embeddings=bool(reader.get("tie_word_embeddings", False)),
-            qkv_bias=attention_bias or architecture == "Qwen2ForCausalLM",
-            o_bias=attention_bias and architecture != "Qwen2ForCausalLM",
+            qkv_bias=bool(reader.get("qkv_bias", True)) if is_qwen2 else attention_bias,
+            o_bias=attention_bias and not is_qwen2,
             mlp_bias=bool(reader.get("mlp_bias", False)) and architecture == "LlamaForCausalLM",
             qk_norm=architecture in ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM"),
             sliding_window=_sliding_window(reader, architecture, num_layers),
@@ -184,6 +185,8 @@ def _sliding_window(reader: ConfigReader, architecture: str, num_layers: int) ->
     use = may_have_one.get(architecture, reader.get("use_sliding_window", False))
     if not use or reader.get("sliding_window") is None:
         return (0,) * num_layers
+    if architecture == "Qwen2MoeForCausalLM":
+        raise reader.illegal("use_sliding_window", "false")
     window = reader.count("sliding_window")
     if architecture in ("MixtralForCausalLM", "Qwen3MoeForCausalLM"):
         return (window,) * num_layers

@@ -13,6 +13,7 @@ _NO_DEFAULT = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
     *("n_routed_experts", "num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size"),
+    "shared_expert_intermediate_size",
 )
 """Keys without which nothing is known, although transformers would fill in those of the largest model of the family."""
 

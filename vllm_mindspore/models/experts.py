@@ -1,4 +1,4 @@
-"""The mixture of experts: DeepSeek-V2's, with softmax scores (also Mixtral's and Qwen3-MoE's), and DeepSeek-V3's, with sigmoids and a bias."""
+"""The mixture of experts: DeepSeek-V2's, with softmax scores (also Mixtral's and Qwen's), and DeepSeek-V3's, with sigmoids and a bias."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class MixtureOfExperts(nn.Cell):
         name, hidden, middle = f"model.layers.{layer}.{moe.name}", config.hidden_size, moe.intermediate_size
         gate, up, down = moe.projections
         experts = [f"{name}.experts.{expert}" for expert in range(moe.num_experts)]
-        self.sigmoid, self.has_shared = moe.sigmoid, moe.shared_intermediate_size > 0
+        self.sigmoid = moe.sigmoid
+        self.has_shared, self.has_shared_gate = moe.shared_intermediate_size > 0, moe.shared_gate
 
         # Choices jump: logits are computed in float32 whatever the model's dtype is.
         self.gate_weight = ops.parameter(
@@ -43,8 +44,13 @@ class MixtureOfExperts(nn.Cell):
         else:
             self.choose = ops.MoeGatingTopKSoftmax(moe.experts_per_token, *groups, moe.normalize, moe.scale)
         if self.has_shared:
-            self.shared = Mlp(f"{name}.shared_experts", moe.shared_intermediate_size, config, weights)
+            self.shared = Mlp(f"{name}.{moe.shared_name}", moe.shared_intermediate_size, config, weights)
             self.add = ops.Add()
+        if moe.shared_gate:
+            gate_name = f"{name}.{moe.shared_name}_gate.weight"
+            self.shared_gate_weight = ops.parameter(weights.matrix([gate_name], [1], hidden), gate_name)
+            self.weigh = ops.MatMul([1])
+            self.sigmoid_mul = ops.SigmoidMul()
         self.gate = ops.MatMul([moe.num_experts])
         self.dispatch = ops.MoeInitRouting(moe.num_experts)
         self.gate_up = ops.GroupedMatmulSwiglu(middle)
@@ -60,4 +66,9 @@ class MixtureOfExperts(nn.Cell):
         rows, row_idx, group_list = self.dispatch(x, expert_idx, num_tokens)
         answers = self.down(self.gate_up(rows, self.gate_up_weight, group_list), self.down_weight, group_list)
         out = self.combine(answers, row_idx, probs, num_tokens)
-        return self.add(out, self.shared(x, num_tokens), num_tokens) if self.has_shared else out
+        if not self.has_shared:
+            return out
+        shared = self.shared(x, num_tokens)
+        if self.has_shared_gate:
+            shared = self.sigmoid_mul(shared, self.weigh(x, self.shared_gate_weight, num_tokens), num_tokens)
+        return self.add(out, shared, num_tokens)

@@ -24,6 +24,8 @@ class MoeConfig:
     """Weights of a token's experts sum to 1 before they are scaled."""
     shared_intermediate_size: int = 0
     """Of the expert that every token passes through; 0 if there is none."""
+    shared_gate: bool = False
+    """Whether its answer is weighted, with the sigmoid of a logit of its own (Qwen2-MoE)."""
     sigmoid: bool = False
     """Scores are sigmoids, to which a bias is added for the choice (DeepSeek-V3), not softmaxes."""
     num_groups: int = 1
@@ -32,6 +34,7 @@ class MoeConfig:
     scale: float = 1.0
     name: str = "mlp"
     """Of the module in a layer."""
+    shared_name: str = "shared_experts"
     projections: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
     """Of an expert."""
 
@@ -45,7 +48,8 @@ def read_moe(reader: ConfigReader, architecture: str, num_layers: int) -> MoeCon
     readers = {
         "DeepseekV2ForCausalLM": _deepseek,
         "DeepseekV3ForCausalLM": _deepseek,
-        "Qwen3MoeForCausalLM": _qwen3,
+        "Qwen2MoeForCausalLM": _qwen,
+        "Qwen3MoeForCausalLM": _qwen,
         "MixtralForCausalLM": _mixtral,
     }
     if architecture not in readers:
@@ -108,8 +112,9 @@ def _groups(reader: ConfigReader, num_experts: int, chosen: int) -> tuple[int, i
     return groups, chosen_groups
 
 
-def _qwen3(reader: ConfigReader, architecture: str, num_layers: int) -> MoeConfig:
+def _qwen(reader: ConfigReader, architecture: str, num_layers: int) -> MoeConfig:
     num_experts, chosen = _counts(reader, "num_experts")
+    shared = reader.count("shared_expert_intermediate_size") if architecture == "Qwen2MoeForCausalLM" else 0
     dense, step = reader.get("mlp_only_layers") or (), reader.index("decoder_sparse_step") or 1
     return MoeConfig(
         layers=tuple(layer not in dense and (layer + 1) % step == 0 for layer in range(num_layers)),
@@ -117,6 +122,9 @@ def _qwen3(reader: ConfigReader, architecture: str, num_layers: int) -> MoeConfi
         experts_per_token=chosen,
         intermediate_size=reader.count("moe_intermediate_size"),
         normalize=bool(reader.get("norm_topk_prob", False)),
+        shared_intermediate_size=shared,
+        shared_gate=shared > 0,
+        shared_name="shared_expert",
     )
 
 

@@ -13,6 +13,7 @@ _NETWORKS = {
     "Qwen3ForCausalLM": _DECODER,
     "DeepseekV2ForCausalLM": _DECODER,
     "DeepseekV3ForCausalLM": _DECODER,
+    "Qwen2MoeForCausalLM": _DECODER,
     "Qwen3MoeForCausalLM": _DECODER,
     "MixtralForCausalLM": _DECODER,
 }

@@ -146,6 +146,7 @@ struct Kernels {
   void (*gating)(const Gating&, int64_t row_begin, int64_t row_end);
   void (*unpermute)(const Unpermute&, int64_t row_begin, int64_t row_end);
   void (*add)(const float* x1, const float* x2, int64_t count, float* out);
+  void (*sigmoid_mul)(const float* x, const float* gate, int64_t width, int64_t row_begin, int64_t row_end, float* out);
   int64_t (*mla_scratch)(const Mla&, int64_t rows);  // bytes that mla() needs for an item of so many rows, heads counted each
   void (*mla)(const Mla&, const MlaItem&, void* scratch);
   void (*mla_merge)(const Mla&, const MlaItem* parts, int64_t count, void* scratch);

@@ -4,6 +4,14 @@ inline void add(const float* x1, const float* x2, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = x1[i] + x2[i];
 }
 
+// Each row by the sigmoid of its own gate.
+inline void sigmoid_mul(const float* x, const float* gate, int64_t width, int64_t begin, int64_t end, float* out) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float factor = 1.0f / (1.0f + exp_of(splat(-gate[row]))[0]);
+    for (int64_t j = row * width; j < (row + 1) * width; ++j) out[j] = x[j] * factor;
+  }
+}
+
 // Scores of one token, with zeros behind the last up to a whole vector.
 inline void score_experts(const Gating& op, const float* logits, float* scores) {
   const int64_t padded = (op.experts + kLanes - 1) / kLanes * kLanes;

@@ -89,3 +89,12 @@ OP(add, 3) {
   });
   return 0;
 }
+
+// x [T, C], gate [T, 1], num_tokens [1] -> [T, C]
+OP(sigmoid_mul, 3) {
+  const int64_t columns = shapes[0][1];
+  for_rows(count_of(params, 2, shapes[0][0]), columns, [&](int64_t begin, int64_t end) {
+    kernels().sigmoid_mul(in<float>(params, 0), in<float>(params, 1), columns, begin, end, out<float>(params, 3));
+  });
+  return 0;
+}

@@ -23,5 +23,5 @@ namespace {
 
 extern const Kernels table;
 const Kernels table = {VARIANT_NAME, kMaxTileRows, pack_rows, matmul, embedding, rms_norm, rope, cache_write, attention_scratch, attention, merge,
-                       argmax, gating, unpermute, add, mla_scratch, mla, mla_merge};
+                       argmax, gating, unpermute, add, sigmoid_mul, mla_scratch, mla, mla_merge};
 }  // namespace VARIANT

@@ -172,6 +172,18 @@ def test_sum_of_rows(isa: str, seed: int, width: int, rows: int, padding: int) -
     assert (result[rows:] == abi.UNTOUCHED).all()
 
 
+@EXAMPLES
+@given(seed=SEEDS, width=st.integers(1, 200), **COUNTS)
+def test_rows_by_their_gates(isa: str, seed: int, width: int, rows: int, padding: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows + padding, width)).astype(np.float32)
+    gate = rng.choice(np.float32([-200, -3.5, 0, 0.1, 200]), (rows + padding, 1))
+    (result,) = abi.call("sigmoid_mul", [x, gate, abi.count(rows)], x.shape)
+    exact = x[:rows] / (1 + np.exp(-gate[:rows].astype(np.float64)))
+    assert (np.abs(result[:rows] - exact) <= 10 * reference.U * np.abs(exact) + 1e-30).all()
+    assert (result[rows:] == abi.UNTOUCHED).all()
+
+
 @pytest.mark.parametrize("ends", [[-1, 5, 2**31 - 1], [9, 2, -7], [5, 5, 5]])
 def test_a_wrong_group_list_stays_within_the_tensors(isa: str, ends: list[int]) -> None:
     x, packed = np.ones((5, 8), np.float32), stack([[np.ones((4, 8), np.float32)]] * 3, "float32")

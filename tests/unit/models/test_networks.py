@@ -58,7 +58,7 @@ def configurations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 @st.composite
 def configurations_with_experts(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    architecture = draw(st.sampled_from(["MixtralForCausalLM", "Qwen3MoeForCausalLM"]))
+    architecture = draw(st.sampled_from(["MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"]))
     num_experts = draw(st.sampled_from([2, 5, 9]))
     config: dict[str, Any] = {
         "vocab_size": draw(st.sampled_from([33, 97])),
@@ -68,16 +68,23 @@ def configurations_with_experts(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         "num_local_experts" if architecture == "MixtralForCausalLM" else "num_experts": num_experts,
         "num_experts_per_tok": draw(st.integers(1, num_experts)),
         "tie_word_embeddings": draw(st.booleans()),
-        "sliding_window": draw(st.sampled_from([None, 1, 17])),
     }
-    if architecture == "Qwen3MoeForCausalLM":
+    if architecture != "Qwen2MoeForCausalLM":
+        config["sliding_window"] = draw(st.sampled_from([None, 1, 17]))
+    if architecture != "MixtralForCausalLM":
         config |= {
             "moe_intermediate_size": draw(st.sampled_from([9, 24])),
             "norm_topk_prob": draw(st.booleans()),
-            "attention_bias": draw(st.booleans()),
-            "use_sliding_window": draw(st.booleans()),
             "decoder_sparse_step": draw(st.integers(1, 2)),
             "mlp_only_layers": draw(st.sampled_from([[], [0], [1, 2]])),
+        }
+    if architecture == "Qwen3MoeForCausalLM":
+        config |= {"attention_bias": draw(st.booleans()), "use_sliding_window": draw(st.booleans())}
+    if architecture == "Qwen2MoeForCausalLM":
+        config |= {
+            "hidden_size": 48,  # transformers asks for heads times head_dim
+            "qkv_bias": draw(st.booleans()),
+            "shared_expert_intermediate_size": draw(st.sampled_from([9, 40])),
         }
     return architecture, config
 
