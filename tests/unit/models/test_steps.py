@@ -27,10 +27,13 @@ def dtype(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, dtype: str) -> tuple[Path, Any]:
+@pytest.fixture(scope="module", params=["LlamaForCausalLM", "DeepseekV3ForCausalLM"])
+def checkpoint(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, dtype: str
+) -> tuple[Path, Any]:
+    """Caches of keys and values, and of latents."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    return folder, make_checkpoint(folder, "LlamaForCausalLM", dtype).config
+    return folder, make_checkpoint(folder, request.param, dtype).config
 
 
 @pytest.mark.parametrize("max_num_tokens", [5, 16, 28, 55])
@@ -85,7 +88,7 @@ def test_a_step_runs_a_compiled_graph_and_none_of_the_networks_python(
     finally:
         sys.setprofile(None)
     assert "runner.py" in files
-    assert not files & {"decoder.py", "ops.py"}
+    assert not files & {"decoder.py", "mla.py", "experts.py", "ops.py"}
     assert capture_launches == ("cell.py" not in files)
 
 
