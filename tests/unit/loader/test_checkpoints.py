@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -180,8 +181,11 @@ def test_leftovers_of_old_checkpoints_do_not_matter(good: tuple[Path, Any], dama
 DRAFT = {f"model.layers.3.{name}": torch.zeros(2, 2) for name in ("eh_proj.weight", "mlp.experts.0.up_proj.weight")}
 
 
-def test_layers_for_multi_token_prediction_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_layers_for_multi_token_prediction_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """DeepSeek-V3's checkpoints have one, which drafts tokens."""
+    monkeypatch.setattr(logging.getLogger("vllm_mindspore"), "propagate", True)
     model = make_checkpoint(tmp_path / "plain", "DeepseekV3ForCausalLM")
     shutil.copytree(tmp_path / "plain", tmp_path / "drafting")
     rewrite(tmp_path / "drafting/model.safetensors", lambda tensors: tensors.update(DRAFT))
