@@ -13,6 +13,7 @@
 extern "C" {
 using Op = int(int, void**, int*, int64_t**, const char**, void*, void*);
 Op matmul, matmul_bias, matmul_swiglu, embedding, rms_norm, reshape_and_cache, paged_attention;
+Op mla, fused_add_topk_div, moe_init_routing, grouped_matmul, moe_token_unpermute;
 const char* vms_available_isa(int);
 int vms_set_isa(const char*);
 void vms_set_num_threads(int);
@@ -265,6 +266,88 @@ void check_attention(Dtype dtype, int32_t window) {
       }
 }
 
+// A decoding sequence of 600 positions (two partitions) and a prompt, all heads on one key, of which the first floats are the value.
+void check_latent_attention(Dtype dtype) {
+  const int64_t heads = 18, rank = 20, rope = 6, block_size = 16, blocks = 45;
+  const std::vector<int32_t> contexts = {600, 30}, news = {1, 30};
+  Tensor query = draw_tensor({31, heads * rank}), turned = draw_tensor({31, heads * rope}), out = query, table({2, 40}, "int32");
+  Tensor latents({blocks, block_size, 1, rank}, kNames[dtype]), keys({blocks, block_size, 1, rope}, kNames[dtype]), done({1}, "float32");
+  Tensor x = draw_tensor({blocks * block_size, rank}), y = draw_tensor({blocks * block_size, rope});
+  std::vector<int32_t> slots(blocks * block_size);
+  for (size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<int32_t>(i);
+  Tensor mapping = ints(slots), all = ints({static_cast<int32_t>(slots.size())});
+  call(reshape_and_cache, "reshape_and_cache", x, y, latents, keys, mapping, all, done);
+  int32_t next = blocks;
+  for (int s = 0; s < 2; ++s)
+    for (int b = 0; b < 40; ++b) table.as<int32_t>()[s * 40 + b] = b * block_size < contexts[s] ? --next : -1;
+  const float scale = 0.5f;
+  Tensor context = ints(contexts), fresh = ints(news), factor = scalar(scale), count = ints({2});
+  call(mla, "mla", query, turned, latents, keys, table, context, fresh, factor, count, out);
+  int64_t row = 0;
+  for (int s = 0; s < 2; ++s)
+    for (int32_t i = 0; i < news[s]; ++i, ++row)
+      for (int64_t h = 0; h < heads; ++h) {
+        double denominator = 0;
+        std::vector<double> sum(rank);
+        for (int64_t p = 0; p <= contexts[s] - news[s] + i; ++p) {
+          const int64_t slot = table.as<int32_t>()[s * 40 + p / block_size] * block_size + p % block_size;
+          double score = 0;
+          for (int64_t d = 0; d < rank; ++d) score += query.as<float>()[(row * heads + h) * rank + d] * stored_value(latents, dtype, slot * rank + d);
+          for (int64_t d = 0; d < rope; ++d) score += turned.as<float>()[(row * heads + h) * rope + d] * stored_value(keys, dtype, slot * rope + d);
+          const double weight = std::exp(score * scale);
+          denominator += weight;
+          for (int64_t d = 0; d < rank; ++d) sum[d] += weight * stored_value(latents, dtype, slot * rank + d);
+        }
+        const double bound = 2 * ((rank + rope + 8) * (rank + rope) * scale + static_cast<double>(contexts[s]) + 8) * kRoundoff;
+        for (int64_t d = 0; d < rank; ++d)
+          expect("latent attention", dtype, row, out.as<float>()[(row * heads + h) * rank + d], sum[d] / denominator, bound);
+      }
+}
+
+// Each token's two best of six experts in two groups of three, of which the better one is taken; each a product of its own.
+void check_experts(Dtype dtype, bool rounds_rows) {
+  const int64_t tokens = 30, experts = 6, size = 3, chosen = 2, k = 33, n = 20;
+  Tensor logits = draw_tensor({tokens, experts}), bias = draw_tensor({experts}), x = draw_tensor({tokens, k});
+  Tensor groups = ints({2}), kept = ints({1}), best = ints({2}), normalized = ints({1}), scale = scalar(2.5f), count = ints({30});
+  Tensor weights({tokens, chosen}, "float32"), idx({tokens, chosen}, "int32");
+  call(fused_add_topk_div, "fused_add_topk_div", logits, bias, groups, kept, best, normalized, scale, count, weights, idx);
+  std::vector<Tensor> matrices;
+  std::vector<char> bytes;
+  for (int64_t e = 0; e < experts; ++e) {
+    matrices.push_back(draw_tensor({n, k}));
+    const Tensor one = packed({&matrices[e]}, kFloat32, dtype, false);
+    bytes.insert(bytes.end(), one.bytes.begin(), one.bytes.end());
+  }
+  Tensor weight(dtype == kFloat32 ? std::vector<int64_t>{experts, 1, k, 32} : std::vector<int64_t>{experts, 1, (k + 1) / 2, 32, 2}, kNames[dtype]);
+  weight.bytes = bytes;
+  Tensor rows({tokens * chosen, k}, "float32"), positions({tokens * chosen}, "int32"), ends({experts}, "int32");
+  Tensor answers({tokens * chosen, n}, "float32"), out({tokens, n}, "float32");
+  call(moe_init_routing, "moe_init_routing", x, idx, count, rows, positions, ends);
+  call(grouped_matmul, "grouped_matmul", rows, weight, ends, answers);
+  call(moe_token_unpermute, "moe_token_unpermute", answers, positions, weights, count, out);
+  for (int64_t t = 0; t < tokens; ++t) {
+    double scores[experts], group_scores[2] = {};
+    for (int64_t e = 0; e < experts; ++e) scores[e] = 1 / (1 + std::exp(-static_cast<double>(logits.as<float>()[t * experts + e])));
+    const auto choice = [&](int64_t e) { return scores[e] + bias.as<float>()[e]; };
+    for (int64_t e = 0; e < experts; ++e) group_scores[e / size] += choice(e);
+    for (int64_t g = 0; g < 2; ++g) group_scores[g] -= std::min({choice(g * size), choice(g * size + 1), choice(g * size + 2)});
+    std::vector<int64_t> order;
+    for (int64_t e = 0; e < experts; ++e)
+      if (e / size == (group_scores[1] > group_scores[0])) order.push_back(e);
+    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return choice(a) > choice(b); });
+    for (int64_t j = 0; j < n; ++j) {
+      double value = 0, bound = 0;
+      for (int64_t i = 0; i < chosen; ++i) {
+        const double w = scores[order[i]] / (scores[order[0]] + scores[order[1]]) * 2.5;
+        const Product p = product(x, t, matrices[order[i]], j, dtype, rounds_rows);
+        value += w * p.value;
+        bound += w * (p.bound + 30 * kRoundoff * std::fabs(p.value));
+      }
+      expect("a mixture of experts", dtype, t, out.as<float>()[t * n + j], value, bound);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -277,9 +360,11 @@ int main() {
         check_matmul(dtype, dtype == kBfloat16 && !std::strcmp(isa, "avx512bf16"));
         check_attention(dtype, 0);
         check_attention(dtype, 100);
+        check_latent_attention(dtype);
+        check_experts(dtype, dtype == kBfloat16 && !std::strcmp(isa, "avx512bf16"));
       }
       check_rms_norm();
     }
-    std::printf("%s: conversions, matmul, attention and rms_norm agree with plain loops\n", isa);
+    std::printf("%s: conversions, matmul, attention, experts and rms_norm agree with plain loops\n", isa);
   }
 }

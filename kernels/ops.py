@@ -5,8 +5,8 @@ called in the `construct` of a static graph. What is added to the primitives' ar
 rows (`num_tokens`, `num_seqs` or `num_logits`, int32 `[1]`), as the tensors are padded to a bucket. Kernels compute that many rows; the
 others are undefined.
 
-T tokens, S sequences, L rows of logits (padded); H heads, KV KV heads of D floats; P positions, R rotary floats. Activations
-are float32. Weights and KV caches have the model's dtype; weights are packed by `pack_weight` and opaque to the networks.
+T tokens, S sequences, L rows of logits (padded); H heads, KV KV heads of D floats; P positions, R rotary floats; E experts, of which
+K are chosen for a token. Activations are float32. Weights and KV caches have the model's dtype; weights are packed by `pack_weight` and opaque to the networks.
 """
 
 from __future__ import annotations
@@ -133,9 +133,10 @@ class ApplyRotaryPosEmb(nn.Cell):
 class ReshapeAndCache(nn.Cell):
     """Write keys and values into their cache slots, in place.
 
-    `(key [T, KV * D], value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens) -> [1]`. Slot
-    -1 writes nothing. The result holds nothing: an op that reads the caches afterwards gets one of its other inputs through
-    `ms.ops.depend(input, result)`. (A dependence put on the cache itself is dropped: it is a Parameter.)
+    `(key [T, KV * D], value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens) -> [1]`. Keys
+    and values may differ in D, as the latent and the rotated key of latent attention do. Slot -1 writes nothing. The result holds
+    nothing: an op that reads the caches afterwards gets one of its other inputs through `ms.ops.depend(input, result)`. (A dependence
+    put on the cache itself is dropped: it is a Parameter.)
     """
 
     def __init__(self) -> None:
@@ -193,6 +194,180 @@ class PagedAttention(nn.Cell):
         )
 
 
+class TransposeBatchMatmulTranspose(nn.Cell):
+    """Each head's floats times a matrix of its own: `(x [T, H * K], weight, num_tokens) -> [T, H * N]`.
+
+    MindSpore's primitive of this name with `perm_in` and `perm_out` (1, 0, 2), which take the heads to the front and back. The weight
+    is a `PackedWeights` of H matrices `[N, K]`.
+    """
+
+    def __init__(self, head_num: int, out_features: int) -> None:
+        super().__init__()
+        width = head_num * out_features
+        self.op = _custom("transpose_batch_matmul_transpose", lambda x, *_: [x[0], width], ms.float32)
+
+    def construct(self, x: Tensor, weight: Tensor, num_tokens: Tensor) -> Tensor:
+        return self.op(x, weight, num_tokens)
+
+
+class Mla(nn.Cell):
+    """Causal multi-head latent attention over the paged cache, for prefill, chunked prefill and decode alike.
+
+    `(query [T, H * C], q_rope [T, H * R], kv_cache [blocks, block_size, 1, C], k_rope [blocks, block_size, 1, R], block_tables [S, B],
+    context_lens [S], q_seq_lens [S], num_seqs) -> [T, H * C]`. One key, `kv_cache` and `k_rope` side by side, serves all heads, and
+    `kv_cache` is its value. Rows, sequences and what a row sees are as in `PagedAttention`. MindSpore's `Mla` without quantisation, whose
+    second result, the logarithm of the softmax's denominator, is left out.
+    """
+
+    def __init__(self, scale_value: float) -> None:
+        super().__init__()
+        self.scale = _constant(scale_value)
+        self.op = _custom("mla", lambda query, *_: query, ms.float32)
+
+    def construct(
+        self,
+        query: Tensor,
+        q_rope: Tensor,
+        kv_cache: Tensor,
+        k_rope: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        q_seq_lens: Tensor,
+        num_seqs: Tensor,
+    ) -> Tensor:
+        return self.op(query, q_rope, kv_cache, k_rope, block_tables, context_lens, q_seq_lens, self.scale, num_seqs)
+
+
+def _gating(name: str, k: int) -> Any:
+    return _custom(name, lambda logits, *_: ([logits[0], k], [logits[0], k]), ms.float32, ms.int32)
+
+
+class FusedAddTopKDiv(nn.Cell):
+    """DeepSeek-V3's choice of experts: `(x [T, E], add_num [E], num_tokens) -> (weights [T, K], expert_idx int32 [T, K])`.
+
+    Of the `group_topk` of `group_num` groups of experts whose `n` best `sigmoid(x) + add_num` have the largest sums, the `k` experts
+    with the largest such score, best first; weights are their `sigmoid(x)`, over their sum if `is_norm`, times `scale`. The lowest index
+    wins among equals, and experts of other groups are never chosen. MindSpore's primitive with `activate_type` 0.
+    """
+
+    def __init__(self, group_num: int, group_topk: int, n: int, k: int, is_norm: bool, scale: float) -> None:
+        super().__init__()
+        settings = group_num, group_topk, n, int(is_norm)
+        self.group_num, self.group_topk, self.n, self.is_norm = (_constant(v, np.int32) for v in settings)
+        self.scale = _constant(scale)
+        self.op = _gating("fused_add_topk_div", k)
+
+    def construct(self, x: Tensor, add_num: Tensor, num_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return self.op(x, add_num, self.group_num, self.group_topk, self.n, self.is_norm, self.scale, num_tokens)
+
+
+class MoeGatingTopKSoftmax(nn.Cell):
+    """The `k` experts with the largest softmax, best first: `(x [T, E], num_tokens) -> (y [T, K], expert_idx int32 [T, K])`.
+
+    MindSpore's primitive without its `row_idx`, fused with what DeepSeek-V2 and Qwen do around it: experts only of the `group_topk`
+    groups with the largest single score (MindSpore's `GroupTopk` with `k_inner` 1), weights over their sum if `is_norm`, times `scale`.
+    The lowest index wins among equals.
+    """
+
+    def __init__(
+        self, k: int, group_num: int = 1, group_topk: int = 1, is_norm: bool = False, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        settings = group_num, group_topk, 1, int(is_norm)
+        self.group_num, self.group_topk, self.k_inner, self.is_norm = (_constant(v, np.int32) for v in settings)
+        self.scale = _constant(scale)
+        self.op = _gating("moe_gating_topk_softmax", k)
+
+    def construct(self, x: Tensor, num_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return self.op(x, self.group_num, self.group_topk, self.k_inner, self.is_norm, self.scale, num_tokens)
+
+
+class MoeInitRouting(nn.Cell):
+    """Rows sorted by expert: `(x [T, C], expert_idx [T, K], num_tokens) -> (expanded_x [T * K, C], expanded_row_idx [T * K], expert_tokens [E])`.
+
+    Row `expanded_row_idx[t * K + i]` of `expanded_x` is token t for its i-th expert. `expert_tokens` counts the rows of an expert and
+    of all before it. MindSpore's `MoeInitRoutingV2` without dropping (`active_num`, `expert_capacity` and `drop_pad_mode` 0,
+    `expert_tokens_count_or_cumsum_flag` 1).
+    """
+
+    def __init__(self, expert_num: int) -> None:
+        super().__init__()
+
+        def shapes(x: Sequence[int], idx: Sequence[int], _: Any) -> Any:
+            return [x[0] * idx[1], x[1]], [x[0] * idx[1]], [expert_num]
+
+        self.op = _custom("moe_init_routing", shapes, ms.float32, ms.int32, ms.int32)
+
+    def construct(self, x: Tensor, expert_idx: Tensor, num_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.op(x, expert_idx, num_tokens)
+
+
+class GroupedMatmul(nn.Cell):
+    """Rows times the matrix of their expert: `(x [M, K], weight, group_list [E]) -> [M, N]`.
+
+    Expert e has the rows from `group_list[e - 1]` to `group_list[e]`; an expert without rows is not read. The weight is a
+    `PackedWeights` of E matrices `[N, K]`. MindSpore's `GroupedMatmulV4` with `split_item` 3, `group_type` 0 and `group_list_type` 0.
+    """
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.op = _custom("grouped_matmul", lambda x, *_: [x[0], out_features], ms.float32)
+
+    def construct(self, x: Tensor, weight: Tensor, group_list: Tensor) -> Tensor:
+        return self.op(x, weight, group_list)
+
+
+class GroupedMatmulSwiglu(nn.Cell):
+    """`MatMulSwiglu` with the gate and the up projection of each row's expert: `(x [M, K], weight, group_list [E]) -> [M, I]`.
+
+    The weight is a `PackedWeights` of E times `[gate, up]`, interleaved; rows and experts are as in `GroupedMatmul`.
+    """
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.op = _custom("grouped_matmul_swiglu", lambda x, *_: [x[0], out_features], ms.float32)
+
+    def construct(self, x: Tensor, weight: Tensor, group_list: Tensor) -> Tensor:
+        return self.op(x, weight, group_list)
+
+
+class MoeTokenUnpermute(nn.Cell):
+    """What the experts of a token answer, summed with its weights.
+
+    `(permuted_tokens [T * K, C], sorted_indices [T * K], probs [T, K], num_tokens) -> [T, C]`, the indices being `MoeInitRouting`'s
+    `expanded_row_idx`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = _custom("moe_token_unpermute", lambda x, _, probs, __: [probs[0], x[1]], ms.float32)
+
+    def construct(self, permuted_tokens: Tensor, sorted_indices: Tensor, probs: Tensor, num_tokens: Tensor) -> Tensor:
+        return self.op(permuted_tokens, sorted_indices, probs, num_tokens)
+
+
+class Add(nn.Cell):
+    """`(x1 [T, C], x2 [T, C], num_tokens) -> x1 + x2 [T, C]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = _custom("add", lambda x, *_: x, ms.float32)
+
+    def construct(self, x1: Tensor, x2: Tensor, num_tokens: Tensor) -> Tensor:
+        return self.op(x1, x2, num_tokens)
+
+
+class SigmoidMul(nn.Cell):
+    """MindSpore's `Sigmoid` of a gate, and `Mul` with it: `(x [T, C], gate [T, 1], num_tokens) -> sigmoid(gate) * x [T, C]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op = _custom("sigmoid_mul", lambda x, *_: x, ms.float32)
+
+    def construct(self, x: Tensor, gate: Tensor, num_tokens: Tensor) -> Tensor:
+        return self.op(x, gate, num_tokens)
+
+
 class Gather(nn.Cell):
     """Rows of `x`: `(x [T, C], indices [L], num_logits) -> [L, C]`."""
 
@@ -226,6 +401,30 @@ def capture(network: nn.Cell, inputs: Sequence[Tensor]) -> LaunchCapture:
 def pack_weight(arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: str, interleave: bool = False) -> Tensor:
     """A weight in the order in which the kernels read it, as a tensor of `dtype`; see `library.pack_weight`."""
     return _tensor(library.pack_weight(arrays, dtype, src_dtype, interleave), dtype)
+
+
+class PackedWeights:
+    """Weights of one shape for `GroupedMatmul`, `GroupedMatmulSwiglu` or `TransposeBatchMatmulTranspose`, packed one after the other.
+
+    Args:
+        groups: how many.
+        n: output features of each; both parts of an interleaved one.
+        k: input features.
+        dtype: by its torch name.
+        interleave: each has a gate and an up projection.
+    """
+
+    def __init__(self, groups: int, n: int, k: int, dtype: str, interleave: bool = False) -> None:
+        self._array = library.zeros((groups, *library.packed_shape(n, k, dtype, interleave)), dtype)
+        self._dtype, self._interleave = dtype, interleave
+
+    def put(self, group: int, arrays: Sequence[np.ndarray[Any, Any]], src_dtype: str) -> None:
+        """Pack the weight of one group; see `library.pack_weight`."""
+        library.pack_weight(arrays, self._dtype, src_dtype, self._interleave, out=self._array[group])
+
+    def tensor(self) -> Tensor:
+        """`[groups, ...]`, once all are there."""
+        return _tensor(self._array, self._dtype)
 
 
 def cache_array(num_blocks: int, block_size: int, kv_head_num: int, head_dim: int, dtype: str) -> np.ndarray[Any, Any]:

@@ -12,7 +12,12 @@ CLASSES = {
     "LlamaForCausalLM": ("LlamaConfig", "LlamaForCausalLM"),
     "Qwen2ForCausalLM": ("Qwen2Config", "Qwen2ForCausalLM"),
     "Qwen3ForCausalLM": ("Qwen3Config", "Qwen3ForCausalLM"),
+    "Qwen2MoeForCausalLM": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM"),
+    "Qwen3MoeForCausalLM": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
+    "MixtralForCausalLM": ("MixtralConfig", "MixtralForCausalLM"),
+    "DeepseekV3ForCausalLM": ("DeepseekV3Config", "DeepseekV3ForCausalLM"),
 }
+"""Those of transformers; DeepSeek-V2 is in `tests/deepseek_v2.py`."""
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,
@@ -26,13 +31,51 @@ SMALL: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
+_DEEPSEEK: dict[str, Any] = {
+    **{key: value for key, value in SMALL.items() if key not in ("num_key_value_heads", "head_dim")},
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 3,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 36,
+    "kv_lora_rank": 20,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+    "norm_topk_prob": True,
+}
+OF_ITS_OWN: dict[str, dict[str, Any]] = {
+    "DeepseekV3ForCausalLM": _DEEPSEEK,
+    "DeepseekV2ForCausalLM": {**_DEEPSEEK, "topk_method": "group_limited_greedy", "norm_topk_prob": False},
+    "Qwen2MoeForCausalLM": {**SMALL, "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40},
+    "Qwen3MoeForCausalLM": {**SMALL, "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "norm_topk_prob": True},
+    "MixtralForCausalLM": {**SMALL, "num_local_experts": 6},
+}  # fmt: skip
+
+
+def classes(architecture: str) -> tuple[Any, Any]:
+    """Of the configuration and of the model."""
+    import transformers
+
+    if architecture == "DeepseekV2ForCausalLM":
+        from tests.deepseek_v2 import DeepseekV2ForCausalLM
+        from tests.deepseek_v2_config import DeepseekV2Config
+
+        return DeepseekV2Config, DeepseekV2ForCausalLM
+    config_class, model_class = (getattr(transformers, name) for name in CLASSES[architecture])
+    return config_class, model_class
+
 
 def make_model(architecture: str, seed: int = 0, **overrides: Any) -> Any:
     """A float32 model with random weights, biases and norms, so that none of them can be forgotten unseen."""
-    import transformers
-
-    config_class, model_class = (getattr(transformers, name) for name in CLASSES[architecture])
-    config = config_class(**{**SMALL, **overrides})
+    config_class, model_class = classes(architecture)
+    config = config_class(**{**OF_ITS_OWN.get(architecture, SMALL), **overrides})
     config.architectures = [architecture]
     torch.manual_seed(seed)
     # Attention of eager kind: sdpa of some versions leaves sliding windows out.
@@ -46,6 +89,10 @@ def make_model(architecture: str, seed: int = 0, **overrides: Any) -> Any:
                 # Products of any width have the size of those of width 48, so that one tolerance does for all.
                 fan_in = parameter.shape[1] if parameter.ndim == 2 and "embed" not in name else 48
                 parameter.normal_(0, 0.3 * min(1.0, (48 / fan_in) ** 0.5))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                # transformers lets experts outside of the chosen groups compete with a score of 0.
+                buffer.uniform_(0, 0.3)
     return model
 
 
@@ -62,8 +109,8 @@ def make_checkpoint(folder: Path, architecture: str, dtype: str = "float32", **o
 
 def round_weights(model: Any, dtype: str) -> None:
     """Round to `dtype` and back: weights only, as `model.to(dtype)` would also round the rotary frequencies."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(getattr(torch, dtype)).float()
+    for tensor in model.state_dict().values():
+        tensor.copy_(tensor.to(getattr(torch, dtype)).float())
 
 
 def make_tokenizer(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from vllm_mindspore.kernels import ops
 from vllm_mindspore.kernels.errors import NotFinite
 from vllm_mindspore.models.config import ModelConfig
 from vllm_mindspore.models.registry import model_class
+
+logger = getLogger(__name__)
 
 _SAFETENSORS, _PICKLES = "model.safetensors", "pytorch_model.bin"
 _IGNORED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
@@ -58,7 +61,7 @@ def load_model(
     folder = _folder(path_or_id, revision, download_dir)
     config = ModelConfig.from_hf(hf_config, dtype, source=folder)
     checkpoint = Checkpoint(folder, dtype, show_progress)
-    with checkpoint.reading(tied=config.tie_word_embeddings):
+    with checkpoint.reading(config):
         return model_class(config.architecture)(config, checkpoint, max_position)
 
 
@@ -100,8 +103,11 @@ class Checkpoint:
         self._unread = set(self._where)
 
     @contextmanager
-    def reading(self, tied: bool) -> Iterator[None]:
+    def reading(self, config: ModelConfig) -> Iterator[None]:
         """Show progress meanwhile, check at the end that nothing was left over, and close the files.
+
+        Left over may be a head that is tied to the embedding, and the layers for multi-token prediction, which are a network of
+        their own that drafts tokens.
 
         Raises:
             UserError: the checkpoint holds weights that the network did not ask for.
@@ -116,8 +122,14 @@ class Checkpoint:
         try:
             with self._progress:
                 yield
-            left = sorted(name for name in self._unread if not name.endswith(_IGNORED))
-            if tied and "lm_head.weight" in left:
+            drafts = [f"model.layers.{config.num_layers + i}." for i in range(config.num_draft_layers)]
+            unused = {name for name in self._unread if name.startswith(tuple(drafts))}
+            if unused:
+                logger.info(
+                    "%d weights of the %d layer(s) for multi-token prediction are not used", len(unused), len(drafts)
+                )
+            left = sorted(name for name in self._unread - unused if not name.endswith(_IGNORED))
+            if config.tie_word_embeddings and "lm_head.weight" in left:
                 left.remove("lm_head.weight")
             if left:
                 raise UserError(
@@ -127,18 +139,50 @@ class Checkpoint:
         finally:
             self._files.clear()
 
-    def matrix(self, names: Sequence[str], rows: Sequence[int], columns: int, *, interleave: bool = False) -> ms.Tensor:
+    def matrix(
+        self,
+        names: Sequence[str],
+        rows: Sequence[int],
+        columns: int,
+        *,
+        interleave: bool = False,
+        order: Sequence[np.ndarray[Any, Any] | None] | None = None,
+        dtype: str | None = None,
+    ) -> ms.Tensor:
         """See `models.weights.Weights`."""
-        parts = [self._read(name, (n, columns)) for name, n in zip(names, rows)]
-        dtypes = {dtype for _, dtype in parts}
-        if len(dtypes) > 1:
-            raise UserError(f"{self._where[names[0]]}: {', '.join(names)} have different dtypes, they must have one.")
-        try:
-            packed = ops.pack_weight([array for array, _ in parts], self._dtype, dtypes.pop(), interleave)
-        except NotFinite:
-            raise self._not_finite(names) from None
-        self._progress.update(sum(array.nbytes for array, _ in parts))
+        arrays, stored = self._stored(names, rows, columns)
+        if order is not None:
+            arrays = [array if wanted is None else array[wanted] for array, wanted in zip(arrays, order)]
+        with self._refusing_infinity(names):
+            packed = ops.pack_weight(arrays, dtype or self._dtype, stored, interleave)
+        self._progress.update(sum(array.nbytes for array in arrays))
         return packed
+
+    def matrices(
+        self, names: Sequence[Sequence[str]], rows: Sequence[int], columns: int, *, interleave: bool = False
+    ) -> ms.Tensor:
+        """See `models.weights.Weights`."""
+        packed = ops.PackedWeights(len(names), sum(rows), columns, self._dtype, interleave)
+        for group, parts in enumerate(names):
+            arrays, stored = self._stored(parts, rows, columns)
+            with self._refusing_infinity(parts):
+                packed.put(group, arrays, stored)
+            self._progress.update(sum(array.nbytes for array in arrays))
+        return packed.tensor()
+
+    def heads(
+        self, name: str, heads: int, rows: int, columns: int, part: slice, *, transpose: bool = False
+    ) -> ms.Tensor:
+        """See `models.weights.Weights`."""
+        (whole,), stored = self._stored([name], [heads * rows], columns)
+        parts = whole.reshape(heads, rows, columns)[:, part]
+        n, k = (columns, parts.shape[1]) if transpose else (parts.shape[1], columns)
+        packed = ops.PackedWeights(heads, n, k, self._dtype)
+        with self._refusing_infinity([name]):
+            for head, matrix in enumerate(parts):
+                packed.put(head, [np.ascontiguousarray(matrix.T if transpose else matrix)], stored)
+        self._progress.update(parts.nbytes)
+        return packed.tensor()
 
     def vector(self, names: Sequence[str], sizes: Sequence[int]) -> ms.Tensor:
         """See `models.weights.Weights`."""
@@ -153,6 +197,23 @@ class Checkpoint:
         if not np.isfinite(joined).all():
             raise self._not_finite(names)
         return ms.Tensor.from_numpy(joined)
+
+    def _stored(
+        self, names: Sequence[str], rows: Sequence[int], columns: int
+    ) -> tuple[list[np.ndarray[Any, Any]], str]:
+        """Matrices as they are in the file, and their dtype."""
+        parts = [self._read(name, (n, columns)) for name, n in zip(names, rows)]
+        dtypes = {dtype for _, dtype in parts}
+        if len(dtypes) > 1:
+            raise UserError(f"{self._where[names[0]]}: {', '.join(names)} have different dtypes, they must have one.")
+        return [array for array, _ in parts], dtypes.pop()
+
+    @contextmanager
+    def _refusing_infinity(self, names: Sequence[str]) -> Iterator[None]:
+        try:
+            yield
+        except NotFinite:
+            raise self._not_finite(names) from None
 
     def _not_finite(self, names: Sequence[str]) -> UserError:
         files = ", ".join(sorted({str(self._where[name]) for name in names}))

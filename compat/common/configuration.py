@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 _BLOCK_SIZE = 16
+
+
+def decline_vllms_latent_attention() -> None:
+    """Tell vLLM 0.7 and 0.8 that their own kernels for latent attention are not used, before a configuration is built.
+
+    While it is built they turn chunked prefill and prefix caching off for a DeepSeek model, which those kernels lack on a device
+    like this one. Ours have both.
+    """
+    os.environ["VLLM_MLA_DISABLE"] = "1"
 
 
 def fill_in(config: VllmConfig, worker: str) -> None:

@@ -21,9 +21,11 @@ class MindSporePlatform(V0Platform):
     def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
         """Called with a parser when vLLM builds its command line, without one before it builds a configuration."""
         if parser is None:
+            from vllm_mindspore.compat.common.configuration import decline_vllms_latent_attention
             from vllm_mindspore.compat.v0_7_3 import engine_choice
 
             engine_choice.begin()
+            decline_vllms_latent_attention()
 
     @classmethod
     def refuse(cls, vllm_config: VllmConfig) -> None:

@@ -11,10 +11,19 @@ from vllm_mindspore.compat.common.v0.platform import V0Platform
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+    from vllm.utils import FlexibleArgumentParser
 
 
 class MindSporePlatform(V0Platform):
     worker_cls = "vllm_mindspore.compat.v0_8_3_v0.worker.MindSporeWorker"
+
+    @classmethod
+    def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
+        """Called with a parser when vLLM builds its command line, without one before it builds a configuration."""
+        from vllm_mindspore.compat.common.configuration import decline_vllms_latent_attention
+
+        if parser is None:
+            decline_vllms_latent_attention()
 
     @classmethod
     def refuse(cls, vllm_config: VllmConfig) -> None:

@@ -11,12 +11,22 @@ from vllm_mindspore.compat.common.v1.platform import V1Platform
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+    from vllm.utils import FlexibleArgumentParser
 
 
 class MindSporePlatform(V1Platform):
     worker_cls = "vllm_mindspore.compat.v0_8_3_v1.worker.MindSporeWorker"
     cudagraph_capture_sizes = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
     """In 0.8.3 they are also the buckets of the histogram of tokens a step, of which there must be some."""
+
+    @classmethod
+    def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
+        """Called with a parser when vLLM builds its command line, without one before it builds a configuration."""
+        from vllm_mindspore.compat.common.configuration import decline_vllms_latent_attention
+
+        super().pre_register_and_update(parser)
+        if parser is None:
+            decline_vllms_latent_attention()
 
     @classmethod
     def asks_for_v0(cls, vllm_config: VllmConfig) -> bool:

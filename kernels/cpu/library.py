@@ -128,7 +128,11 @@ def packed_shape(n: int, k: int, dtype: str, interleave: bool = False) -> tuple[
 
 
 def pack_weight(
-    arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: str, interleave: bool = False
+    arrays: Sequence[np.ndarray[Any, Any]],
+    dtype: str,
+    src_dtype: str,
+    interleave: bool = False,
+    out: np.ndarray[Any, Any] | None = None,
 ) -> np.ndarray[Any, Any]:
     """Bring a weight into the order in which the matrix products read it, reading the source once.
 
@@ -137,6 +141,7 @@ def pack_weight(
         dtype: of the result, by its torch name.
         src_dtype: of the source.
         interleave: the two arrays are the gate and the up projection of a gated MLP.
+        out: where the result goes, if it has a place already.
 
     Returns:
         An array of `packed_shape` in `storage(dtype)`.
@@ -157,7 +162,9 @@ def pack_weight(
         raise ValueError("an interleaved weight has two parts of one shape")
     rows = [len(array) for array in arrays]
     shape, kind = packed_shape(sum(rows), k, dtype, interleave), storage(dtype)
-    packed = _arena.take(math.prod(shape) * kind.itemsize).view(kind).reshape(shape)
+    packed = _arena.take(math.prod(shape) * kind.itemsize).view(kind).reshape(shape) if out is None else out
+    if packed.shape != shape or packed.dtype != kind or not packed.flags.c_contiguous:
+        raise ValueError(f"a packed weight of {sum(rows)} by {k} does not fit into what is there for it")
     all_finite = load().vms_pack_weight(
         (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays)),
         (ctypes.c_int64 * len(rows))(*rows),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.checkpoints import make_checkpoint, make_tokenizer
-from tests.engines import generate, started, token_prompts, tokens
+from tests.engines import ROW, generate, started, token_prompts, tokens
 
 pytestmark = pytest.mark.slow
 
@@ -19,25 +19,36 @@ PROMPTS = [[5, 17, 3], [(7 * i) % 97 for i in range(70)], [1] * 20]
 """One is longer than the positions that the scaled rotary embeddings were made for."""
 
 
-@pytest.mark.parametrize(
-    ("architecture", "options"),
-    [
-        ("LlamaForCausalLM", {}),
-        ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, **LONG}),
-        ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, **LONG}),
-        ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),
-        ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}),
-        ("LlamaForCausalLM", {"tie_word_embeddings": False, "attention_bias": True, "num_key_value_heads": 4}),
-        ("Qwen2ForCausalLM", {}),
-        ("Qwen3ForCausalLM", {}),
-    ],
-    ids=["Llama", "Llama linear", "Llama dynamic", "Llama llama3", "Llama yarn", "Llama biased untied", "Qwen2", "Qwen3"],
-)  # fmt: skip
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+CASES = {
+    "Llama": ("LlamaForCausalLM", {}),
+    "Llama linear": ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, **LONG}),
+    "Llama dynamic": ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, **LONG}),
+    "Llama llama3": ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),
+    "Llama yarn": ("LlamaForCausalLM", {"rope_scaling": YARN}),
+    "Llama biased untied": ("LlamaForCausalLM", {"tie_word_embeddings": False, "attention_bias": True, "num_key_value_heads": 4}),
+    "Qwen2": ("Qwen2ForCausalLM", {}),
+    "Qwen3": ("Qwen3ForCausalLM", {}),
+    "DeepSeek-V2": ("DeepseekV2ForCausalLM", {}),
+    "DeepSeek-V2-Lite": ("DeepseekV2ForCausalLM", {"q_lora_rank": None, "topk_method": "greedy", "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}}),
+    "DeepSeek-V3": ("DeepseekV3ForCausalLM", {"rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}}),
+    "Mixtral": ("MixtralForCausalLM", {}),
+    "Qwen2-MoE": ("Qwen2MoeForCausalLM", {}),
+    "Qwen3-MoE": ("Qwen3MoeForCausalLM", {}),
+}  # fmt: skip
+
+
+def test_every_network_that_the_matrix_names_is_tried() -> None:
+    assert {architecture for architecture, _ in CASES.values()} == set(ROW.models)
+
+
+@pytest.mark.parametrize(("architecture", "options"), CASES.values(), ids=CASES)
 def test_tokens_and_logprobs_are_the_references(tmp_path: Path, architecture: str, options: dict[str, Any]) -> None:
     model = make_checkpoint(tmp_path, architecture, **options)
     make_tokenizer(tmp_path)
+    # DeepSeek-V2's checkpoints bring their configuration's class along.
     with started(
-        tmp_path, dtype="float32", max_model_len=96, max_num_seqs=4, max_num_batched_tokens=96, num_gpu_blocks_override=64
+        tmp_path, dtype="float32", max_model_len=96, max_num_seqs=4, max_num_batched_tokens=96, num_gpu_blocks_override=64, trust_remote_code=True
     ) as llm:  # fmt: skip
         outputs = generate(llm, token_prompts(PROMPTS), logprobs=3, max_tokens=20, ignore_eos=True, detokenize=False)
     for prompt, output in zip(PROMPTS, outputs):

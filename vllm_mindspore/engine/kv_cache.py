@@ -19,7 +19,7 @@ BlockPairs = Sequence[tuple[int, int]]
 
 
 class KVCache:
-    """Keys and values of all layers, block by block.
+    """Keys and values of all layers, or latents and rotated keys, block by block.
 
     The arrays share their memory with the tensors that the network reads and writes, so moves are plain copies. Memory is taken as blocks are
     written, in the pool as well.
@@ -34,14 +34,15 @@ class KVCache:
     def __init__(self, config: ModelConfig, num_blocks: int, block_size: int, num_host_blocks: int = 0) -> None:
         self._dtype = config.dtype
 
-        def array(blocks: int) -> np.ndarray[Any, Any]:
-            return ops.cache_array(blocks, block_size, config.num_kv_heads, config.head_dim, config.dtype)
+        def arrays(blocks: int) -> list[np.ndarray[Any, Any]]:
+            widths = config.cache_widths * config.num_layers
+            return [ops.cache_array(blocks, block_size, heads, width, config.dtype) for heads, width in widths]
 
-        self._blocks = [array(num_blocks) for _ in range(2 * config.num_layers)]
-        self._pool = [array(num_host_blocks) for _ in range(2 * config.num_layers if num_host_blocks else 0)]
+        self._blocks = arrays(num_blocks)
+        self._pool = arrays(num_host_blocks) if num_host_blocks else []
 
     def layers(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Key and value cache of each layer, `[num_blocks, block_size, kv_head_num, head_dim]`."""
+        """Both caches of each layer, `[num_blocks, block_size, kv_head_num, head_dim]`."""
         tensors = [ops.cache_tensor(blocks, self._dtype) for blocks in self._blocks]
         return zip(tensors[::2], tensors[1::2])
 

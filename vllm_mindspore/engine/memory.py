@@ -50,19 +50,32 @@ def available_memory() -> int:
 
 
 def kv_cache_bytes_per_block(config: ModelConfig, block_size: int) -> int:
-    """Bytes of keys and values of all layers for one block of `block_size` tokens."""
-    per_token = config.num_kv_heads * config.head_dim * dtype_bytes(config.dtype)
-    return 2 * config.num_layers * block_size * per_token
+    """Bytes of both caches of all layers for one block of `block_size` tokens."""
+    per_token = sum(heads * width for heads, width in config.cache_widths) * dtype_bytes(config.dtype)
+    return config.num_layers * block_size * per_token
 
 
 def activation_bytes(config: ModelConfig, num_tokens: int, num_logits: int) -> int:
     """Bytes of the float32 intermediates that live at once while a step of `num_tokens` runs (an upper estimate).
 
     Two residual streams, the normed input and an output of hidden size; query, key, value before and after rope with the
-    attention's output; the MLP's middle; and one row of logits for each of `num_logits`.
+    attention's output; the MLP's middle, or a token's rows, middles and answers of all its experts with the shared one's; and one
+    row of logits for each of `num_logits`.
     """
-    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-    per_token = 4 * config.hidden_size + 2 * heads + config.num_heads * config.head_dim + 2 * config.intermediate_size
+    if config.mla:
+        mla, latents = config.mla, config.num_heads * config.mla.kv_lora_rank
+        own = config.num_heads * (mla.qk_nope_head_dim + 2 * mla.qk_rope_head_dim + mla.v_head_dim)
+        attention = (mla.q_lora_rank or 0) + 2 * config.head_dim + own + 2 * latents
+    else:
+        attention = (
+            2 * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim + config.num_heads * config.head_dim
+        )
+    middle = 2 * config.intermediate_size
+    if config.moe:
+        expert = 2 * config.hidden_size + config.moe.intermediate_size
+        experts = config.moe.experts_per_token * expert + config.moe.shared_intermediate_size + 2 * config.hidden_size
+        middle = max(middle, experts)
+    per_token = 4 * config.hidden_size + attention + middle
     return 4 * (num_tokens * per_token + num_logits * config.vocab_size)
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vllm_mindspore.errors import UserError
+from vllm_mindspore.models.config_reader import ConfigReader
+from vllm_mindspore.models.mla_config import MlaConfig, read_mla
+from vllm_mindspore.models.moe_config import MoeConfig, read_moe
 from vllm_mindspore.models.registry import supported_architectures
 
 _DTYPES = ("bfloat16", "float16", "float32")
-_NO_DEFAULT = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-"""Keys without which nothing is known, although transformers would fill in those of the largest model of the family."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A dense decoder: Llama, Qwen2, Qwen3."""
+    """A decoder: Llama, Qwen2, Qwen3; Mixtral, Qwen2-MoE and Qwen3-MoE, which have experts; DeepSeek, which has latent attention as well."""
 
     architecture: str
     vocab_size: int
@@ -38,7 +38,9 @@ class ModelConfig:
     num_layers: int
     num_heads: int
     num_kv_heads: int
+    """1 with latent attention, whose heads share one key."""
     head_dim: int
+    """Floats of a key; with latent attention, of the latent and the rotated key."""
     rms_norm_eps: float
     rope: RopeConfig
     max_position_embeddings: int
@@ -52,6 +54,24 @@ class ModelConfig:
     """For each layer, how many positions a token sees, its own included; 0 for all."""
     dtype: str
     """Of weights and KV cache, by its torch name."""
+    mla: MlaConfig | None = None
+    """Of latent attention; None for attention with keys and values of their own."""
+    moe: MoeConfig | None = None
+    """Of layers with experts, if there are any."""
+    num_draft_layers: int = 0
+    """Layers for multi-token prediction, which a checkpoint holds behind the network's own."""
+
+    @property
+    def rope_dim(self) -> int:
+        """Floats of a head that are rotated."""
+        return self.mla.qk_rope_head_dim if self.mla else self.head_dim
+
+    @property
+    def cache_widths(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """KV heads and floats of each in the two caches of a layer: of keys and values, or of latents and rotated keys."""
+        if self.mla:
+            return (1, self.mla.kv_lora_rank), (1, self.mla.qk_rope_head_dim)
+        return (self.num_kv_heads, self.head_dim), (self.num_kv_heads, self.head_dim)
 
     @classmethod
     def from_hf(cls, config: Any, dtype: str, source: str | Path) -> ModelConfig:
@@ -66,7 +86,7 @@ class ModelConfig:
         Raises:
             UserError: a key is missing or has a value that no network here can follow.
         """
-        reader = _Reader(config, Path(source))
+        reader = ConfigReader(config, Path(source))
         architectures = reader.get("architectures") or []
         architecture = next((name for name in architectures if name in supported_architectures()), None)
         if architecture is None:
@@ -79,18 +99,10 @@ class ModelConfig:
             raise reader.illegal("partial_rotary_factor", "1.0")
         num_layers, hidden_size = reader.count("num_hidden_layers"), reader.count("hidden_size")
         num_heads = reader.count("num_attention_heads")
-        num_kv_heads = num_heads if reader.get("num_key_value_heads") is None else reader.count("num_key_value_heads")
-        if num_heads % num_kv_heads:
-            raise reader.illegal("num_key_value_heads", f"a divisor of num_attention_heads, which is {num_heads}")
-        if reader.get("head_dim") is not None:
-            head_dim = reader.count("head_dim")
-        elif hidden_size % num_heads:
-            raise reader.illegal("num_attention_heads", f"a divisor of hidden_size, which is {hidden_size}")
-        else:
-            head_dim = hidden_size // num_heads
-        if head_dim % 2:
-            raise reader.illegal("head_dim", "even")
+        mla = read_mla(reader) if architecture.startswith("Deepseek") else None
+        num_kv_heads, head_dim = _heads(reader, num_heads, hidden_size, mla)
         attention_bias = bool(reader.get("attention_bias", False))
+        is_qwen2 = architecture in ("Qwen2ForCausalLM", "Qwen2MoeForCausalLM")
         return cls(
             architecture=architecture,
             vocab_size=reader.count("vocab_size"),
@@ -104,57 +116,34 @@ class ModelConfig:
             rope=_rope(reader),
             max_position_embeddings=reader.count("max_position_embeddings"),
             tie_word_embeddings=bool(reader.get("tie_word_embeddings", False)),
-            qkv_bias=attention_bias or architecture == "Qwen2ForCausalLM",
-            o_bias=attention_bias and architecture != "Qwen2ForCausalLM",
+            qkv_bias=bool(reader.get("qkv_bias", True)) if is_qwen2 else attention_bias,
+            o_bias=attention_bias and not is_qwen2,
             mlp_bias=bool(reader.get("mlp_bias", False)) and architecture == "LlamaForCausalLM",
-            qk_norm=architecture == "Qwen3ForCausalLM",
+            qk_norm=architecture in ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM"),
             sliding_window=_sliding_window(reader, architecture, num_layers),
             dtype=dtype,
+            mla=mla,
+            moe=read_moe(reader, architecture, num_layers),
+            num_draft_layers=reader.index("num_nextn_predict_layers") if mla else 0,
         )
 
 
-class _Reader:
-    """Values of a configuration, each checked, and messages that say where it stands."""
-
-    def __init__(self, config: Any, source: Path) -> None:
-        self._values: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
-        self._where = f"{source}/config.json" if source.is_dir() else str(source)
-        if source.is_dir() and not isinstance(config, Mapping):
-            self._refuse_defaults(config, source / "config.json")
-
-    def _refuse_defaults(self, config: Any, file: Path) -> None:
-        """Transformers fills in what a file leaves out; a value that is neither in the file nor overridden is no value."""
-        try:
-            written = json.loads(file.read_text())
-            defaults = type(config)().to_dict()
-        except (OSError, ValueError, TypeError):
-            return
-        for key in _NO_DEFAULT:
-            if key not in written and self._values.get(key) == defaults.get(key):
-                raise self.missing(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._values.get(key, default)
-
-    def missing(self, key: str) -> UserError:
-        return UserError(f"{self._where} has no {key}: add it, or fetch the checkpoint again.")
-
-    def illegal(self, key: str, expected: str) -> UserError:
-        return UserError(f"{self._where} has {key} = {self.get(key)!r}, it must be {expected}.")
-
-    def count(self, key: str) -> int:
-        value = self.get(key)
-        if value is None:
-            raise self.missing(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.illegal(key, "a positive whole number")
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise self.illegal(key, "a positive number")
-        return float(value)
+def _heads(reader: ConfigReader, num_heads: int, hidden_size: int, mla: MlaConfig | None) -> tuple[int, int]:
+    """KV heads, and the floats of a key."""
+    if mla:
+        return 1, mla.kv_lora_rank + mla.qk_rope_head_dim
+    num_kv_heads = num_heads if reader.get("num_key_value_heads") is None else reader.count("num_key_value_heads")
+    if num_heads % num_kv_heads:
+        raise reader.illegal("num_key_value_heads", f"a divisor of num_attention_heads, which is {num_heads}")
+    if reader.get("head_dim") is not None:
+        head_dim = reader.count("head_dim")
+    elif hidden_size % num_heads:
+        raise reader.illegal("num_attention_heads", f"a divisor of hidden_size, which is {hidden_size}")
+    else:
+        head_dim = hidden_size // num_heads
+    if head_dim % 2:
+        raise reader.illegal("head_dim", "even")
+    return num_kv_heads, head_dim
 
 
 _ROPE_PARAMETERS = {
@@ -167,7 +156,7 @@ _ROPE_PARAMETERS = {
 """What each kind of `rope_scaling` cannot do without."""
 
 
-def _rope(reader: _Reader) -> RopeConfig:
+def _rope(reader: ConfigReader) -> RopeConfig:
     theta = reader.number("rope_theta", 10000.0)
     scaling = reader.get("rope_scaling")
     if scaling is None:
@@ -191,11 +180,16 @@ def _rope(reader: _Reader) -> RopeConfig:
     return RopeConfig(theta, kind, parameters)
 
 
-def _sliding_window(reader: _Reader, architecture: str, num_layers: int) -> tuple[int, ...]:
-    window = reader.get("sliding_window")
-    if architecture == "LlamaForCausalLM" or not reader.get("use_sliding_window", False) or window is None:
+def _sliding_window(reader: ConfigReader, architecture: str, num_layers: int) -> tuple[int, ...]:
+    may_have_one = {"MixtralForCausalLM": True, "LlamaForCausalLM": False}
+    use = may_have_one.get(architecture, reader.get("use_sliding_window", False))
+    if not use or reader.get("sliding_window") is None:
         return (0,) * num_layers
+    if architecture == "Qwen2MoeForCausalLM":
+        raise reader.illegal("use_sliding_window", "false")
     window = reader.count("sliding_window")
+    if architecture in ("MixtralForCausalLM", "Qwen3MoeForCausalLM"):
+        return (window,) * num_layers
     kinds = reader.get("layer_types")
     if kinds is None:  # before transformers 4.53
         first = int(reader.get("max_window_layers", num_layers))

@@ -1,4 +1,4 @@
-"""The dense decoder: Llama (Touvron et al., 2023) and what Qwen2 and Qwen3 add to it, told apart by `ModelConfig`."""
+"""The decoder: Llama (Touvron et al., 2023), and what others have in place of its parts, told apart by `ModelConfig`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from mindspore.ops import depend
 
 from vllm_mindspore.kernels import ops
 from vllm_mindspore.models.config import ModelConfig
+from vllm_mindspore.models.experts import MixtureOfExperts
+from vllm_mindspore.models.mla import LatentAttention
+from vllm_mindspore.models.mlp import Mlp
 from vllm_mindspore.models.rope import rope_tables
 from vllm_mindspore.models.weights import Weights
 
@@ -84,38 +87,6 @@ class Attention(nn.Cell):
         return self.o_proj(out, self.o_weight, num_tokens)
 
 
-class Mlp(nn.Cell):
-    """`down(silu(gate(x)) * up(x))`."""
-
-    def __init__(self, config: ModelConfig, layer: int, weights: Weights) -> None:
-        super().__init__(auto_prefix=False)
-        name, hidden, middle = f"model.layers.{layer}.mlp", config.hidden_size, config.intermediate_size
-        self.bias = config.mlp_bias
-        gate_up = [f"{name}.gate_proj", f"{name}.up_proj"]
-        self.gate_up_weight = ops.parameter(
-            weights.matrix([f"{p}.weight" for p in gate_up], [middle, middle], hidden, interleave=True),
-            f"{name}.gate_up.weight",
-        )
-        self.down_weight = ops.parameter(
-            weights.matrix([f"{name}.down_proj.weight"], [hidden], middle), f"{name}.down_proj.weight"
-        )
-        if config.mlp_bias:
-            self.gate_up_bias = ops.parameter(
-                weights.vector([f"{p}.bias" for p in gate_up], [middle, middle]), f"{name}.gate_up.bias"
-            )
-            self.down_bias = ops.parameter(
-                weights.vector([f"{name}.down_proj.bias"], [hidden]), f"{name}.down_proj.bias"
-            )
-        self.gate_up = ops.MatMulSwiglu(middle, has_bias=config.mlp_bias)
-        self.down = ops.MatMul([hidden], has_bias=config.mlp_bias)
-
-    def construct(self, x: Tensor, num_tokens: Tensor) -> Tensor:
-        if self.bias:
-            middle = self.gate_up(x, self.gate_up_weight, self.gate_up_bias, num_tokens)
-            return self.down(middle, self.down_weight, self.down_bias, num_tokens)
-        return self.down(self.gate_up(x, self.gate_up_weight, num_tokens), self.down_weight, num_tokens)
-
-
 class DecoderLayer(nn.Cell):
     """Attention and MLP, each followed by the sum with the residual stream and the norm that comes next."""
 
@@ -124,9 +95,12 @@ class DecoderLayer(nn.Cell):
         is_last = layer + 1 == config.num_layers
         middle = f"model.layers.{layer}.post_attention_layernorm.weight"
         following = "model.norm.weight" if is_last else f"model.layers.{layer + 1}.input_layernorm.weight"
-        self.attention = Attention(config, layer, weights, cos, sin)
+        self.attention = (LatentAttention if config.mla else Attention)(config, layer, weights, cos, sin)
         self.middle_gamma = ops.parameter(weights.vector([middle], [config.hidden_size]), middle)
-        self.mlp = Mlp(config, layer, weights)
+        if config.moe and config.moe.layers[layer]:
+            self.mlp = MixtureOfExperts(config, layer, weights)
+        else:
+            self.mlp = Mlp(f"model.layers.{layer}.mlp", config.intermediate_size, config, weights)
         self.following_gamma = ops.parameter(weights.vector([following], [config.hidden_size]), following)
         self.add_norm = ops.AddRmsNorm(config.rms_norm_eps)
 
@@ -197,9 +171,9 @@ class Decoder(nn.Cell):
         self.set_train(False)
 
     def set_kv_cache(self, caches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Give each layer its key and value cache `[num_blocks, block_size, kv_head_num, head_dim]`. Before the first step."""
-        for layer, (keys, values) in zip(self.layers, caches):
-            layer.attention.set_kv_cache(keys, values)
+        """Give each layer its two caches `[num_blocks, block_size, kv_head_num, head_dim]`. Before the first step."""
+        for layer, pair in zip(self.layers, caches):
+            layer.attention.set_kv_cache(*pair)
 
     def construct(
         self,

@@ -11,6 +11,11 @@ _NETWORKS = {
     "LlamaForCausalLM": _DECODER,
     "Qwen2ForCausalLM": _DECODER,
     "Qwen3ForCausalLM": _DECODER,
+    "DeepseekV2ForCausalLM": _DECODER,
+    "DeepseekV3ForCausalLM": _DECODER,
+    "Qwen2MoeForCausalLM": _DECODER,
+    "Qwen3MoeForCausalLM": _DECODER,
+    "MixtralForCausalLM": _DECODER,
 }
 """Hugging Face architecture -> module and class of the network. What sets them apart stands in `ModelConfig`."""
 

@@ -19,8 +19,8 @@ Float64Array = npt.NDArray[np.float64]
 
 
 def rope_tables(config: ModelConfig, num_positions: int) -> tuple[Float32Array, Float32Array]:
-    """Cosines and sines `[num_positions, head_dim]`; each row holds its head_dim / 2 values twice."""
-    rope, dim = config.rope, config.head_dim
+    """Cosines and sines `[num_positions, rope_dim]`; each row holds its rope_dim / 2 values twice."""
+    rope, dim = config.rope, config.rope_dim
     scale = 1.0
     positions = np.arange(num_positions, dtype=np.float64)[:, None]
     if rope.kind == "dynamic":
@@ -49,7 +49,7 @@ def _dynamic_frequencies(config: ModelConfig, num_positions: int) -> Float64Arra
     table does for all sequences, and a token's key does not depend on how its prompt was cut into steps. (A prompt beyond the
     original length that is computed at once gets the frequencies of its whole length at each position there.)
     """
-    dim, factor = config.head_dim, config.rope.parameters["factor"]
+    dim, factor = config.rope_dim, config.rope.parameters["factor"]
     original = config.max_position_embeddings
     lengths = np.maximum(np.arange(1, num_positions + 1, dtype=np.float64), original)
     bases = config.rope.theta * (factor * lengths / original - (factor - 1)) ** (dim / max(dim - 2, 1))
@@ -71,7 +71,7 @@ def _yarn(config: ModelConfig) -> tuple[Float64Array, float]:
 
     `factor` counts if it is given; if it is not, it is the ratio of the maximum length to the original one.
     """
-    parameters, dim, theta = config.rope.parameters, config.head_dim, config.rope.theta
+    parameters, dim, theta = config.rope.parameters, config.rope_dim, config.rope.theta
     original = parameters.get("original_max_position_embeddings", config.max_position_embeddings)
     factor = parameters.get("factor", config.max_position_embeddings / original)
 

@@ -46,14 +46,17 @@ class V1Worker(NetworkWorker, WorkerBase):
         self.load_network(self.model_config.max_model_len)
 
     def get_kv_cache_spec(self) -> dict[str, KVCacheSpec]:
-        """One entry a layer. All keep the keys of the whole sequence; a sliding window only hides them from the kernel."""
+        """One entry a layer. All keep the keys of the whole sequence; a sliding window only hides them from the kernel.
+
+        Of latent attention vLLM counts one vector a token, `use_mla` says so, where it counts keys and values of others.
+        """
         config = self.network_config
         spec = FullAttentionSpec(
             block_size=self.cache_config.block_size,
             num_kv_heads=config.num_kv_heads,
             head_size=config.head_dim,
             dtype=self.model_config.dtype,
-            use_mla=False,
+            use_mla=config.mla is not None,
         )
         return {f"model.layers.{layer}.self_attn": spec for layer in range(config.num_layers)}
 

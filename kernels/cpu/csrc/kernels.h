@@ -16,17 +16,17 @@ constexpr int64_t kKeysPerPartition = 512;   // keys after which partial softmax
 constexpr int kMaxOutputs = 4;
 
 struct MatMul {
-  const float* x;        // [rows, k]
+  const float* x;        // [rows, k], rows x_stride floats apart
   const void* weight;    // packed
   const float* bias;     // [n] or null; gate then up, [2 * width[0]], where gated
   void* packed_rows;     // scratch of packed_bytes
-  int64_t rows, k, panels;
+  int64_t rows, k, panels, x_stride;
   int64_t tiles;         // the rows are cut into this many nearly equal tiles
   Dtype dtype;
   bool gated;            // panels hold 16 gate and 16 up features alternately: out = silu(gate) * up
   int num_outputs;       // the n features are spread over these
   float* out[kMaxOutputs];
-  int64_t width[kMaxOutputs];
+  int64_t width[kMaxOutputs], stride[kMaxOutputs];  // of an output: its features, and the floats between its rows
 };
 
 inline int64_t tile_begin(int64_t rows, int64_t tiles, int64_t tile) { return rows * tile / tiles; }
@@ -59,10 +59,10 @@ struct Rope {
 };
 
 struct CacheWrite {
-  const float *key, *value;  // [rows, kv_heads * head_dim]
+  const float *key, *value;  // [rows, key_width], [rows, value_width]
   void *key_cache, *value_cache;
   const int32_t* slot_mapping;
-  int64_t width, slots;
+  int64_t key_width, value_width, slots;
   Dtype dtype;
 };
 
@@ -88,6 +88,48 @@ struct Attention {
   Dtype dtype;
 };
 
+// Which experts a token goes to, and with which weights.
+struct Gating {
+  const float* logits;  // [rows, experts]
+  const float* bias;    // [experts] or null: added to the scores for the choice, not for the weights
+  float* weights;       // [rows, chosen], largest score first
+  int32_t* experts_out; // [rows, chosen]
+  int64_t experts, chosen;
+  int64_t groups, chosen_groups;  // only experts of the best groups are chosen
+  int64_t group_scores;           // as many of its best scores are a group's score
+  bool sigmoid;                   // or softmax
+  bool normalize;                 // weights sum to 1 before they are scaled
+  float scale;
+};
+constexpr int64_t kMaxExperts = 1024;
+
+struct Unpermute {
+  const float* x;           // [rows * chosen, width], by expert
+  const int32_t* positions; // [rows * chosen], row of x that holds each token's answers
+  const float* weights;     // [rows, chosen]
+  float* out;               // [rows, width]
+  int64_t width, chosen, x_rows;
+};
+
+struct MlaItem {
+  int32_t seq, first_head, heads;
+  int32_t first_row, rows;  // of the sequence's own query rows
+  int32_t first_partition, partitions;
+  int64_t partial;          // offset of its results in Mla::partials, or -1 when they are final
+};
+
+struct Mla {
+  const float *query, *query_rope;       // [rows, heads * rank], [rows, heads * rope]
+  const void *latent_cache, *rope_cache; // [blocks, block_size, 1, rank], [blocks, block_size, 1, rope]
+  const int32_t *block_tables, *context_lens, *q_seq_lens;
+  const int64_t* first_rows;
+  float* out;                            // [rows, heads * rank]
+  float* partials;                       // per row of a split item: rank floats of numerator (padded), maximum, denominator
+  int64_t heads, rank, rope, block_size, blocks_per_seq;
+  float scale;
+  Dtype dtype;
+};
+
 struct Kernels {
   const char* name;
   int max_tile_rows;
@@ -101,6 +143,13 @@ struct Kernels {
   void (*attention)(const Attention&, const AttentionItem&, void* scratch);
   void (*merge)(const Attention&, const AttentionItem* parts, int64_t count, void* scratch);
   int32_t (*argmax)(const float* x, int64_t count);  // the lowest index among equals
+  void (*gating)(const Gating&, int64_t row_begin, int64_t row_end);
+  void (*unpermute)(const Unpermute&, int64_t row_begin, int64_t row_end);
+  void (*add)(const float* x1, const float* x2, int64_t count, float* out);
+  void (*sigmoid_mul)(const float* x, const float* gate, int64_t width, int64_t row_begin, int64_t row_end, float* out);
+  int64_t (*mla_scratch)(const Mla&, int64_t rows);  // bytes that mla() needs for an item of so many rows, heads counted each
+  void (*mla)(const Mla&, const MlaItem&, void* scratch);
+  void (*mla_merge)(const Mla&, const MlaItem* parts, int64_t count, void* scratch);
 };
 
 // The instruction sets that this library was built with and this machine can run, best first; null-terminated.

@@ -106,7 +106,7 @@ inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
     const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
     char* to = static_cast<char*>(m.packed_rows) + first * row_bytes;
     for (int64_t r = 0; r < rows; ++r) {
-      const float* x = m.x + (first + r) * m.k;
+      const float* x = m.x + (first + r) * m.x_stride;
 #if defined(__AVX512BF16__)
       if (m.dtype == Dtype::bf16) {
         uint32_t* pairs = reinterpret_cast<uint32_t*>(to) + r;
@@ -158,7 +158,7 @@ inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t ro
     const int64_t width = m.width[0], column = panel * 16, count = least(16, width - column);
     const float *gate_bias = nullptr, *up_bias = nullptr;
     if (m.bias) gate_bias = m.bias + column, up_bias = gate_bias + width;
-    for (int64_t r = 0; r < rows; ++r) gate(tile + r * kPanel, gate_bias, up_bias, count, m.out[0] + (first + r) * width + column);
+    for (int64_t r = 0; r < rows; ++r) gate(tile + r * kPanel, gate_bias, up_bias, count, m.out[0] + (first + r) * m.stride[0] + column);
     return;
   }
   int64_t start = 0;  // of the output among the features
@@ -167,7 +167,7 @@ inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t ro
     const int64_t from = most(column, start), to = least(column + kPanel, start + m.width[i]);
     if (from >= to) continue;
     for (int64_t r = 0; r < rows; ++r) {
-      float* out = m.out[i] + (first + r) * m.width[i] + (from - start);
+      float* out = m.out[i] + (first + r) * m.stride[i] + (from - start);
       const float* sums = tile + r * kPanel + (from - column);
       if (m.bias) {
         for (int64_t j = 0; j < to - from; ++j) out[j] = sums[j] + m.bias[from + j];

@@ -1,50 +1,7 @@
-// The operators as MindSpore calls them: AOT custom operators.
-//
-// int op(int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra): inputs first, then
-// outputs, in the order of kernels/ops.py, which also infers the shapes. Returns 0, or 1 for an unknown dtype. OP tells how many are inputs.
-#include <algorithm>
-#include <cstring>
-
-#include "capture.h"
-#include "kernels.h"
-#include "team.h"
-
-#define PARAMETERS                                                                                                      \
-  [[maybe_unused]] int nparam, void** params, [[maybe_unused]] int* ndims, int64_t** shapes, [[maybe_unused]] const char** dtypes, \
-      [[maybe_unused]] void* stream, [[maybe_unused]] void* extra
-
-#define OP(name, inputs)                                                               \
-  static int run_##name(PARAMETERS);                                                   \
-  extern "C" __attribute__((visibility("default"))) int name(PARAMETERS) {             \
-    return launch(run_##name, inputs, nparam, params, ndims, shapes, dtypes, stream, extra); \
-  }                                                                                    \
-  static int run_##name(PARAMETERS)
+// The operators of the dense networks, as MindSpore calls them: AOT custom operators, see op.h.
+#include "op.h"
 
 namespace {
-
-template <class T>
-const T* in(void** params, int i) { return static_cast<const T*>(params[i]); }
-template <class T>
-T* out(void** params, int i) { return static_cast<T*>(params[i]); }
-
-// A true count, within what the padded tensor has room for.
-int64_t count_of(void** params, int i, int64_t room) { return std::clamp<int64_t>(*in<int32_t>(params, i), 0, room); }
-
-bool dtype_of(const char* name, Dtype* dtype) {
-  if (!std::strcmp(name, "bfloat16")) *dtype = Dtype::bf16;
-  else if (!std::strcmp(name, "float16")) *dtype = Dtype::f16;
-  else if (!std::strcmp(name, "float32")) *dtype = Dtype::f32;
-  else return false;
-  return true;
-}
-
-constexpr int64_t kFloatsWorthSharing = 8192;  // less work than this is done sooner than another thread hears of it
-
-template <class F>
-void for_rows(int64_t rows, int64_t floats_per_row, F&& body) {
-  const int64_t step = std::max<int64_t>(1, kFloatsWorthSharing / std::max<int64_t>(1, floats_per_row));
-  team_run((rows + step - 1) / step, [&](int64_t i) { body(i * step, std::min(rows, (i + 1) * step)); });
-}
 
 void run(MatMul& op) {
   if (!op.rows) return;
@@ -74,14 +31,14 @@ static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int n
   op.x = in<float>(params, 0);
   op.weight = params[1];
   op.bias = has_bias ? in<float>(params, 2) : nullptr;
-  op.k = shapes[0][1];
+  op.k = op.x_stride = shapes[0][1];
   op.rows = count_of(params, count, shapes[0][0]);
   op.panels = shapes[1][0];
   op.gated = gated;
   op.num_outputs = nparam - first_output;
   for (int i = 0; i < op.num_outputs; ++i) {
     op.out[i] = out<float>(params, first_output + i);
-    op.width[i] = shapes[first_output + i][1];
+    op.width[i] = op.stride[i] = shapes[first_output + i][1];
   }
   run(op);
   return 0;
@@ -129,16 +86,17 @@ OP(apply_rotary_pos_emb, 7) {
   return 0;
 }
 
-// key [T, KV * D], value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens [1] -> [1]
+// key [T, KV * D], value [T, KV * E], key_cache [blocks, block_size, KV, D], value_cache [blocks, block_size, KV, E], slot_mapping [T],
+// num_tokens [1] -> [1]
 OP(reshape_and_cache, 6) {
   CacheWrite op = {};
   if (!dtype_of(dtypes[2], &op.dtype)) return 1;
   op.key = in<float>(params, 0), op.value = in<float>(params, 1);
   op.key_cache = params[2], op.value_cache = params[3];
   op.slot_mapping = in<int32_t>(params, 4);
-  op.width = shapes[0][1];
+  op.key_width = shapes[0][1], op.value_width = shapes[1][1];
   op.slots = shapes[2][0] * shapes[2][1];
-  for_rows(count_of(params, 5, shapes[0][0]), 2 * op.width, [&](int64_t begin, int64_t end) { kernels().cache_write(op, begin, end); });
+  for_rows(count_of(params, 5, shapes[0][0]), op.key_width + op.value_width, [&](int64_t begin, int64_t end) { kernels().cache_write(op, begin, end); });
   *out<float>(params, 6) = 0.0f;
   return 0;
 }

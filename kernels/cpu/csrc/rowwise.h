@@ -111,8 +111,8 @@ inline void cache_write_of(const CacheWrite& op, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const int64_t slot = op.slot_mapping[row];
     if (slot < 0 || slot >= op.slots) continue;
-    narrow_row<T>(op.key + row * op.width, op.width, static_cast<Storage*>(op.key_cache) + slot * op.width);
-    narrow_row<T>(op.value + row * op.width, op.width, static_cast<Storage*>(op.value_cache) + slot * op.width);
+    narrow_row<T>(op.key + row * op.key_width, op.key_width, static_cast<Storage*>(op.key_cache) + slot * op.key_width);
+    narrow_row<T>(op.value + row * op.value_width, op.value_width, static_cast<Storage*>(op.value_cache) + slot * op.value_width);
   }
 }
 

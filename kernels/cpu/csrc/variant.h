@@ -15,10 +15,13 @@ namespace {
 
 #include "attention.h"
 #include "matmul.h"
+#include "mla.h"
 #include "rowwise.h"
+
+#include "moe.h"
 }  // namespace
 
 extern const Kernels table;
 const Kernels table = {VARIANT_NAME, kMaxTileRows, pack_rows, matmul, embedding, rms_norm, rope, cache_write, attention_scratch, attention, merge,
-                       argmax};
+                       argmax, gating, unpermute, add, sigmoid_mul, mla_scratch, mla, mla_merge};
 }  // namespace VARIANT

@@ -27,7 +27,7 @@ def count(n: int) -> np.ndarray:
 
 
 def call(
-    name: str, inputs: Sequence[np.ndarray], *outputs: Sequence[int], dtype: type = np.float32
+    name: str, inputs: Sequence[np.ndarray], *outputs: Sequence[int], dtype: type | Sequence[type] = np.float32
 ) -> list[np.ndarray]:
     """Run an operator.
 
@@ -35,13 +35,14 @@ def call(
         name: as the library exports it.
         inputs: C-contiguous; uint16 is bfloat16. Written by the operators that work in place.
         outputs: their shapes.
-        dtype: of the outputs.
+        dtype: of the outputs, or of each.
 
     Raises:
         AssertionError: the operator refused the inputs, or wrote beside its outputs.
     """
     assert all(array.flags.c_contiguous for array in inputs)
-    wide = [np.full(int(np.prod(shape)) + 2 * _MARGIN, UNTOUCHED, dtype) for shape in outputs]
+    dtypes = dtype if isinstance(dtype, Sequence) else [dtype] * len(outputs)
+    wide = [np.full(int(np.prod(shape)) + 2 * _MARGIN, UNTOUCHED, d) for shape, d in zip(outputs, dtypes)]
     results = [w[_MARGIN:-_MARGIN].reshape(shape) for w, shape in zip(wide, outputs)]
     arrays = [*inputs, *results]
     shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]

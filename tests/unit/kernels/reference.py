@@ -93,7 +93,7 @@ def attention(
     window: int,
     rounds: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Causal softmax attention and its bound, both `[rows, H * D]`.
+    """Causal softmax attention and its bound, both `[rows, H * D]`; with values of another size than the keys, `[rows, H * V]`.
 
     An error d in the scores moves a softmax-weighted mean by at most 2 d max|v|; to it the rounding of the weights and of the two
     sums over the keys is added. bfloat16 dot products round the scaled queries first, and the weights, each by 2^-8 of itself at most.
@@ -101,8 +101,9 @@ def attention(
     if rounds:
         query, scale = to_double(to_bfloat16(np.float32(query) * np.float32(scale))), 1.0
     block_size, kv_heads, dim = key_cache.shape[1:]
+    value_dim = value_cache.shape[3]
     group = query.shape[1] // (kv_heads * dim)
-    out, bound = np.zeros(query.shape), np.zeros(query.shape)
+    out, bound = np.zeros((2, len(query), kv_heads * group * value_dim))
     row = 0
     for table, context, new in zip(block_tables, context_lens, q_seq_lens):
         positions = np.arange(context)
@@ -110,8 +111,8 @@ def attention(
         own = positions[context - new :, None]
         hidden = (positions > own) | (positions <= own - window if window else False)
         for head in range(kv_heads * group):
-            columns = slice(head * dim, (head + 1) * dim)
-            q = query[row : row + new, columns].astype(np.float64)
+            columns = slice(head * value_dim, (head + 1) * value_dim)
+            q = query[row : row + new, head * dim : (head + 1) * dim].astype(np.float64)
             k = to_double(key_cache[blocks, offsets, head // group])
             v = to_double(value_cache[blocks, offsets, head // group])
             scores = np.where(hidden, -np.inf, q @ k.T * scale)
@@ -128,3 +129,33 @@ def attention(
                 )
         row += new
     return out, bound
+
+
+def gating(
+    logits: np.ndarray,
+    bias: np.ndarray | None,
+    chosen: int,
+    groups: int,
+    chosen_groups: int,
+    group_scores: int,
+    normalize: bool,
+    scale: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and experts of each row: sigmoids if there is a bias for the choice, else softmaxes; the lowest index among equals."""
+    x = logits.astype(np.float64)
+    if bias is None:
+        scores = np.exp(x - x.max(1, keepdims=True))
+        scores /= scores.sum(1, keepdims=True)
+        choice = scores.copy()
+    else:
+        scores = 1 / (1 + np.exp(-x))
+        choice = scores + bias
+    by_group = choice.reshape(len(x), groups, x.shape[1] // groups)
+    group_scores_ = np.sort(by_group, 2)[:, :, ::-1][:, :, :group_scores].sum(2)
+    for row, best in zip(by_group, np.argsort(-group_scores_, 1, kind="stable")):
+        row[best[chosen_groups:]] = -np.inf
+    experts = np.argsort(-choice, 1, kind="stable")[:, :chosen]
+    weights = np.take_along_axis(scores, experts, 1)
+    if normalize:
+        weights = weights / weights.sum(1, keepdims=True)
+    return weights * scale, experts

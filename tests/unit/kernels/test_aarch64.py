@@ -19,4 +19,4 @@ def test_the_kernels_agree_with_plain_loops_on_aarch64(tmp_path: Path) -> None:
     done = subprocess.run([str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("neon", "portable"):
-        assert f"{name}: conversions, matmul, attention and rms_norm agree with plain loops" in done.stdout
+        assert f"{name}: conversions, matmul, attention, experts and rms_norm agree with plain loops" in done.stdout

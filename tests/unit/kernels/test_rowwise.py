@@ -122,7 +122,7 @@ def test_a_position_past_the_table_reads_nothing_foreign(isa: str) -> None:
 @given(
     seed=SEEDS,
     kv_heads=st.integers(1, 3),
-    dim=st.integers(1, 40),
+    dims=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     blocks=st.integers(1, 6),
     block_size=st.integers(1, 8),
     padding=st.integers(0, 3),
@@ -133,38 +133,39 @@ def test_cache_write_rounds_like_numpy(
     dtype: str,
     seed: int,
     kv_heads: int,
-    dim: int,
+    dims: tuple[int, int],
     blocks: int,
     block_size: int,
     padding: int,
     data: st.DataObject,
 ) -> None:
-    """To nearest, ties to even, NaN, infinity and subnormals included; slot -1 and slots not named are left alone."""
+    """To nearest, ties to even, NaN, infinity and subnormals included; slot -1 and slots not named are left alone.
+
+    Keys and values of different sizes, as the latents and rotated keys of latent attention are.
+    """
     rng = np.random.default_rng(seed)
     slots = blocks * block_size
     rows = data.draw(st.integers(0, slots))
-    total, width = rows + padding, kv_heads * dim
+    total = rows + padding
+    sizes = [(total, kv_heads * dim) for dim in dims]
     key, value = (
-        np.where(
-            rng.random((total, width)) < 0.5, rng.choice(AWKWARD, (total, width)), rng.standard_normal((total, width))
-        )
-        for _ in range(2)
+        np.where(rng.random(size) < 0.5, rng.choice(AWKWARD, size), rng.standard_normal(size)).astype(np.float32)
+        for size in sizes
     )
-    key, value = key.astype(np.float32), value.astype(np.float32)
     mapping = (
         rng.permutation(slots)[:total].astype(np.int32) if total <= slots else np.arange(total, dtype=np.int32) % slots
     )
     mapping[rng.random(total) < 0.2] = rng.choice([-1, slots, 2**31 - 1])
-    shape = (blocks, block_size, kv_heads, dim)
-    before = [reference.to_dtype(rng.standard_normal(shape), dtype) for _ in range(2)]
+    shapes = [(blocks, block_size, kv_heads, dim) for dim in dims]
+    before = [reference.to_dtype(rng.standard_normal(shape), dtype) for shape in shapes]
     caches = [cache.copy() for cache in before]
     abi.call("reshape_and_cache", [key, value, *caches, mapping, abi.count(rows)], (1,))
     for x, old, new in zip((key, value), before, caches):
-        expected = old.reshape(slots, width)
+        expected = old.reshape(slots, x.shape[1])
         for row in range(rows):
             if 0 <= mapping[row] < slots:
                 expected[mapping[row]] = reference.to_dtype(x[row], dtype)
-        assert reference.same_values(expected.reshape(shape), new)
+        assert reference.same_values(expected.reshape(new.shape), new)
 
 
 def test_cache_write_rounds_every_kind_of_float(isa: str, dtype: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints import make_checkpoint, round_weights
+from tests.checkpoints import make_checkpoint, make_model, round_weights
 from tests.unit.models.driver import Driver
 from vllm_mindspore.errors import UserError
 from vllm_mindspore.loader import load_model
@@ -177,6 +178,41 @@ def test_leftovers_of_old_checkpoints_do_not_matter(good: tuple[Path, Any], dama
     assert np.array_equal(logits(damaged, good[1]), logits(good[0], good[1]))
 
 
+DRAFT = {f"model.layers.3.{name}": torch.zeros(2, 2) for name in ("eh_proj.weight", "mlp.experts.0.up_proj.weight")}
+
+
+def test_layers_for_multi_token_prediction_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DeepSeek-V3's checkpoints have one, which drafts tokens."""
+    monkeypatch.setattr(logging.getLogger("vllm_mindspore"), "propagate", True)
+    model = make_checkpoint(tmp_path / "plain", "DeepseekV3ForCausalLM")
+    shutil.copytree(tmp_path / "plain", tmp_path / "drafting")
+    rewrite(tmp_path / "drafting/model.safetensors", lambda tensors: tensors.update(DRAFT))
+    assert "holds model.layers.3.eh_proj.weight, which the model that its config.json describes does not have" in (
+        refusal(tmp_path / "drafting", model.config)
+    )
+    config = {**model.config.to_dict(), "num_nextn_predict_layers": 1}
+    with caplog.at_level("INFO"):
+        found = logits(tmp_path / "drafting", config)
+    assert "2 weights of the 1 layer(s) for multi-token prediction are not used" in caplog.text
+    assert np.array_equal(found, logits(tmp_path / "plain", model.config))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.1.mlp.experts.5.up_proj.weight", "model.layers.1.self_attn.kv_b_proj.weight"]
+)
+def test_a_weight_that_is_packed_in_parts_is_named_if_it_is_damaged(tmp_path: Path, name: str) -> None:
+    def flip(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name].view(torch.int32)[3, 4] |= 0x7F800000
+
+    model = make_checkpoint(tmp_path, "DeepseekV3ForCausalLM")
+    rewrite(tmp_path / "model.safetensors", flip)
+    assert f"{name} holds a value that is not a finite number" in refusal(tmp_path, model.config)
+    rewrite(tmp_path / "model.safetensors", lambda tensors: tensors.pop(name))
+    assert f"has no tensor {name} in its weights" in refusal(tmp_path, model.config)
+
+
 def test_a_tensor_of_another_shape_is_named(good: tuple[Path, Any], damaged: Path) -> None:
     rewrite(shard_with(damaged, NAME), lambda tensors: tensors.update({NAME: torch.zeros(48, 81)}))
     assert f"{NAME} has the shape [48, 81], where config.json asks for [48, 80]" in refusal(damaged, good[1])
@@ -219,7 +255,7 @@ def test_a_key_missing_from_the_configuration_is_named(good: tuple[Path, Any], d
         ({"rope_scaling": {"rope_type": "longrope"}}, "it must be of the type default, linear, dynamic, llama3, yarn."),
         ({"rope_scaling": {"type": "linear"}}, "it must be complete, factor is missing."),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, "it must be of positive numbers, factor is 0."),
-        ({"architectures": ["GPT2LMHeadModel"]}, "it must be one of LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM."),
+        ({"architectures": ["GPT2LMHeadModel"]}, "it must be one of LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -230,12 +266,48 @@ def test_an_illegal_value_of_the_configuration_is_named(
         ModelConfig.from_hf({**good[1].to_dict(), **values}, "float32", "somewhere")
 
 
-def test_weights_are_held_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"n_group": 3}, "has n_group = 3, it must be a divisor of n_routed_experts, which is 8."),
+        ({"n_group": 8, "topk_group": 4}, "has n_group = 8, it must be at most half of n_routed_experts, which is 8."),
+        ({"topk_group": 5}, "has topk_group = 5, it must be at most n_group and enough for 3 experts."),
+        ({"topk_group": 1}, "has topk_group = 1, it must be at most n_group and enough for 3 experts."),
+        ({"num_experts_per_tok": 9}, "has num_experts_per_tok = 9, it must be at most n_routed_experts, which is 8."),
+        ({"n_routed_experts": 2048}, "has n_routed_experts = 2048, it must be at most 1024."),
+        ({"topk_method": "greedy"}, "has topk_method = 'greedy', it must be noaux_tc, as scoring_func is sigmoid."),
+        ({"scoring_func": "tanh"}, "has scoring_func = 'tanh', it must be one of sigmoid, softmax."),
+        ({"attention_bias": True}, "has attention_bias = True, it must be false."),
+        ({"qk_rope_head_dim": 7}, "has qk_rope_head_dim = 7, it must be even."),
+        ({"kv_lora_rank": None}, "has no kv_lora_rank"),
+        ({"first_k_dense_replace": -1}, "has first_k_dense_replace = -1, it must be a positive whole number."),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_an_illegal_value_of_deepseeks_configuration_is_named(values: dict[str, Any], said: str) -> None:
+    config = make_model("DeepseekV3ForCausalLM").config.to_dict()
+    with pytest.raises(UserError, match=re.escape(said)):
+        ModelConfig.from_hf({**config, **values}, "float32", "somewhere")
+
+
+LARGE = {"num_hidden_layers": 8, "vocab_size": 20000, "hidden_size": 768}
+"""Weights of which the embedding is the largest by far."""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("LlamaForCausalLM", {"intermediate_size": 6144, "head_dim": 64}),
+        ("DeepseekV3ForCausalLM", {"moe_intermediate_size": 1024, "intermediate_size": 1024, "kv_lora_rank": 256, "num_attention_heads": 32, "num_key_value_heads": 32, "qk_nope_head_dim": 64, "v_head_dim": 64}),
+    ],
+    ids=["Llama", "DeepSeek"],
+)  # fmt: skip
+def test_weights_are_held_once(tmp_path: Path, architecture: str, options: dict[str, Any]) -> None:
     """What the process owns while it loads never exceeds the weights by more than the largest of them."""
     import subprocess
     import sys
 
-    make_checkpoint(tmp_path, "LlamaForCausalLM", dtype="bfloat16", hidden_size=768, intermediate_size=6144, num_hidden_layers=8, head_dim=64, vocab_size=20000)  # fmt: skip
+    make_checkpoint(tmp_path, architecture, dtype="bfloat16", **LARGE, **options)
     script = f"""
 import threading, time
 from vllm_mindspore.bootstrap import import_mindspore

@@ -56,8 +56,90 @@ def configurations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return architecture, config
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(configuration=configurations(), seed=st.integers(0, 1000), data=st.data())
+@st.composite
+def configurations_with_experts(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    architecture = draw(st.sampled_from(["MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"]))
+    num_experts = draw(st.sampled_from([2, 5, 9]))
+    config: dict[str, Any] = {
+        "vocab_size": draw(st.sampled_from([33, 97])),
+        "hidden_size": draw(st.sampled_from([32, 48, 72])),
+        "intermediate_size": draw(st.sampled_from([17, 48, 100])),
+        "num_hidden_layers": draw(st.integers(1, 3)),
+        "num_local_experts" if architecture == "MixtralForCausalLM" else "num_experts": num_experts,
+        "num_experts_per_tok": draw(st.integers(1, num_experts)),
+        "tie_word_embeddings": draw(st.booleans()),
+    }
+    if architecture != "Qwen2MoeForCausalLM":
+        config["sliding_window"] = draw(st.sampled_from([None, 1, 17]))
+    if architecture != "MixtralForCausalLM":
+        config |= {
+            "moe_intermediate_size": draw(st.sampled_from([9, 24])),
+            "norm_topk_prob": draw(st.booleans()),
+            "decoder_sparse_step": draw(st.integers(1, 2)),
+            "mlp_only_layers": draw(st.sampled_from([[], [0], [1, 2]])),
+        }
+    if architecture == "Qwen3MoeForCausalLM":
+        config |= {"attention_bias": draw(st.booleans()), "use_sliding_window": draw(st.booleans())}
+    if architecture == "Qwen2MoeForCausalLM":
+        config |= {
+            "hidden_size": 48,  # transformers asks for heads times head_dim
+            "qkv_bias": draw(st.booleans()),
+            "shared_expert_intermediate_size": draw(st.sampled_from([9, 40])),
+        }
+    return architecture, config
+
+
+@st.composite
+def deepseek_configurations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    architecture = draw(st.sampled_from(["DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"]))
+    heads = draw(st.sampled_from([1, 3, 4, 17]))
+    groups, size = draw(st.sampled_from([(1, 2), (1, 7), (4, 2), (3, 5)]))
+    chosen_groups = draw(st.integers(1, groups))
+    config: dict[str, Any] = {
+        "vocab_size": draw(st.sampled_from([33, 97])),
+        "hidden_size": draw(st.sampled_from([32, 48, 72])),
+        "intermediate_size": draw(st.sampled_from([17, 48, 100])),
+        "moe_intermediate_size": draw(st.sampled_from([9, 24])),
+        "num_hidden_layers": draw(st.integers(1, 4)),
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "q_lora_rank": draw(st.sampled_from([None, 7, 36])),
+        "kv_lora_rank": draw(st.sampled_from([5, 16, 20])),
+        "qk_nope_head_dim": draw(st.sampled_from([3, 12, 32])),
+        "qk_rope_head_dim": draw(st.sampled_from([2, 6, 8, 16])),
+        "v_head_dim": draw(st.sampled_from([4, 10, 32])),
+        "rope_interleave": draw(st.booleans()),
+        "first_k_dense_replace": draw(st.integers(0, 2)),
+        "n_routed_experts": groups * size,
+        "n_shared_experts": draw(st.integers(1, 2)),
+        "n_group": groups,
+        "topk_group": chosen_groups,
+        "num_experts_per_tok": draw(st.integers(1, min(6, chosen_groups * size))),
+        "routed_scaling_factor": draw(st.sampled_from([1.0, 2.5])),
+        "norm_topk_prob": draw(st.booleans()),
+        "tie_word_embeddings": draw(st.booleans()),
+    }
+    if draw(st.booleans()):
+        config["rope_scaling"] = {
+            "type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+            "mscale": draw(st.sampled_from([0.7, 1.0])),
+            "mscale_all_dim": draw(st.sampled_from([0.7, 1.0])),
+        }
+    if architecture == "DeepseekV2ForCausalLM":
+        config["topk_method"] = draw(st.sampled_from(["greedy", "group_limited_greedy"]))
+        config["moe_layer_freq"] = draw(st.integers(1, 2))
+    return architecture, config
+
+
+# Not at random: where two experts are equal but for rounding, which one is chosen is a toss-up.
+@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    configuration=configurations() | configurations_with_experts() | deepseek_configurations(),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
 def test_any_legal_configuration_agrees_with_transformers(
     tmp_path_factory: pytest.TempPathFactory, configuration: tuple[str, dict[str, Any]], seed: int, data: st.DataObject
 ) -> None:
@@ -141,9 +223,25 @@ def test_half_precision_stays_near_the_float32_model_of_the_same_weights(
     assert np.abs(expected).max() > 5
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 0.05), ("bfloat16", 0.4)])
+@pytest.mark.parametrize("architecture", ["DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"])
+def test_half_precision_stays_near_the_float32_model_where_experts_are_no_toss_up(
+    tmp_path: Path, architecture: str, dtype: str, tolerance: float
+) -> None:
+    """As above. Where two experts are nearly as good, rounding chooses, which no bound covers: those rows are few."""
+    model = make_checkpoint(tmp_path, architecture, dtype=dtype)
+    tokens = np.random.default_rng(1).integers(0, 97, 100).tolist()
+    logits, _ = Driver(tmp_path, model.config, dtype).step({0: tokens})
+    expected = reference(model, tokens)
+    error = np.abs(logits - expected).max(1)
+    assert np.quantile(error, 0.9) < tolerance
+    assert np.abs(expected).max() > 5
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_sequence_has_the_same_bits_alone_and_in_company(tmp_path: Path, dtype: str) -> None:
-    model = make_checkpoint(tmp_path, "Qwen2ForCausalLM", dtype=dtype)
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "DeepseekV3ForCausalLM"])
+def test_a_sequence_has_the_same_bits_alone_and_in_company(tmp_path: Path, architecture: str, dtype: str) -> None:
+    model = make_checkpoint(tmp_path, architecture, dtype=dtype)
     rng = np.random.default_rng(2)
     prompts = [rng.integers(0, 97, n).tolist() for n in (41, 3, 77, 20)]
     driver = Driver(tmp_path, model.config, dtype, num_seqs=4, max_len=160)

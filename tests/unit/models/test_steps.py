@@ -21,16 +21,25 @@ from vllm_mindspore.kernels import ops
 PROMPTS = {0: list(range(5, 33)), 2: list(range(40, 41)), 3: [7, 9, 11] * 9}
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def dtype(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+KINDS = [("LlamaForCausalLM", "float32"), ("LlamaForCausalLM", "bfloat16"), ("DeepseekV3ForCausalLM", "bfloat16")]
+"""Caches of keys and values, and of latents."""
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+def kind(request: pytest.FixtureRequest) -> tuple[str, str]:
+    pair: tuple[str, str] = request.param
+    return pair
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, dtype: str) -> tuple[Path, Any]:
+def dtype(kind: tuple[str, str]) -> str:
+    return kind[1]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, kind: tuple[str, str]) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("checkpoint")
-    return folder, make_checkpoint(folder, "LlamaForCausalLM", dtype).config
+    return folder, make_checkpoint(folder, *kind).config
 
 
 @pytest.mark.parametrize("max_num_tokens", [5, 16, 28, 55])
@@ -85,7 +94,7 @@ def test_a_step_runs_a_compiled_graph_and_none_of_the_networks_python(
     finally:
         sys.setprofile(None)
     assert "runner.py" in files
-    assert not files & {"decoder.py", "ops.py"}
+    assert not files & {"decoder.py", "mla.py", "experts.py", "ops.py"}
     assert capture_launches == ("cell.py" not in files)
 
 
