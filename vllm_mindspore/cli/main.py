@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_env)
 
     matrix = command("matrix", "List the vLLM releases that this package runs with, and what goes with each.")
-    matrix.add_argument("--json", action="store_true", help="print the matrix as JSON")
+    form = matrix.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print it as JSON")
+    form.add_argument("--markdown", action="store_true", help="print it as tables in Markdown")
     matrix.add_argument(
         "--probe", action="store_true", help="say which adapter fits the installed vLLM best, and what differs"
     )
@@ -84,7 +86,9 @@ def _check_env(options: argparse.Namespace) -> int:
 def _matrix(options: argparse.Namespace) -> int:
     from vllm_mindspore.cli import matrix_table
 
-    return (matrix_table.probe if options.probe else matrix_table.show)(as_json=options.json)
+    if options.probe:
+        return matrix_table.probe(as_json=options.json)
+    return matrix_table.show("json" if options.json else "markdown" if options.markdown else "text")
 
 
 def _demo_model(options: argparse.Namespace) -> int:
