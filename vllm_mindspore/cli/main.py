@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import shtab
+
 from vllm_mindspore.errors import UserError
 
 _EXAMPLES = {
@@ -40,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n" + "\n".join(f"  {example}" for example in _EXAMPLES.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    shtab.add_argument_to(parser, "--print-completion", help="print what the shell completes this command with")
     parser.add_argument("--version", action="version", version=f"vllm-mindspore {version('vllm-mindspore')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
