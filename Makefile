@@ -31,7 +31,7 @@ test: $(if $(ROW),$(STAMP),lint)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/shellcheck ci/*.sh .ci/run
+	$(BIN)/shellcheck ci/*.sh ci/images/*.sh .ci/run
 	$(BIN)/hadolint ci/images/Dockerfile.*
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github/workflows

@@ -63,7 +63,18 @@ def write(release: dict[str, Any]) -> None:
     extra = release["extra"]
     options = ["--universal", "--python-version", "3.9", "--no-python-downloads", "--generate-hashes"]
     compiled = subprocess.run(
-        ["uv", "pip", "compile", "--quiet", *options, "--no-header", "--no-annotate", "--extra", extra, "pyproject.toml"],
+        [
+            "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            *options,
+            "--no-header",
+            "--no-annotate",
+            "--extra",
+            extra,
+            "pyproject.toml",
+        ],
         check=True,
         stdout=subprocess.PIPE,
         text=True,

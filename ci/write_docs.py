@@ -1,11 +1,11 @@
 """Write what the documents take from the code, between its markers: `make docs`. A test finds what is stale by `--check`.
 
-    <!-- matrix: releases -->   the tables of version_matrix.toml, in README.md and README.zh-CN.md
-    <!-- matrix: pairs -->
-    <!-- matrix: toolkits -->   which CANN toolkits each MindSpore takes
-    <!-- device: 910b -->       the Atlas products of a kind of processor
-    <!-- commands -->           the reference of the command line, in docs/cli.md
-    <!-- end -->                where each ends
+<!-- matrix: releases -->   the tables of version_matrix.toml, in README.md and README.zh-CN.md
+<!-- matrix: pairs -->
+<!-- matrix: toolkits -->   which CANN toolkits each MindSpore takes
+<!-- device: 910b -->       the Atlas products of a kind of processor
+<!-- commands -->           the reference of the command line, in docs/cli.md
+<!-- end -->                where each ends
 """
 
 from __future__ import annotations

@@ -107,14 +107,16 @@ def rows() -> tuple[Row, ...]:
             models=tuple(engine["models"]),
             everywhere=release["requirements"],
             by_machine={machine: release[machine] for machine in MACHINES if machine in release},
-            pairs=tuple(
-                Pair(**{key: tuple(value) if isinstance(value, list) else value for key, value in pair.items()})
-                for pair in release["pair"]
-            ),
+            pairs=tuple(_pair(pair) for pair in release["pair"]),
         )
         for release in _table()["release"]
         for engine in release["engine"]
     )
+
+
+def _pair(written: Mapping[str, Any]) -> Pair:
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in written.items()}
+    return Pair(**values)
 
 
 def devices() -> Mapping[str, list[str]]:

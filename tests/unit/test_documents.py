@@ -138,7 +138,9 @@ def is_right(line: str) -> bool:
         extras = {extra for word in given for extra in re.findall(r"^\.\[(.*)\]$", word)}
         known = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
         files = [given[at + 1] for at, word in enumerate(given) if word == "-r"]
-        return {e for some in extras for e in some.split(",")} <= set(known) and all((ROOT / f).is_file() for f in files)
+        return {e for some in extras for e in some.split(",")} <= set(known) and all(
+            (ROOT / f).is_file() for f in files
+        )
     if program == "pytest":
         return all((ROOT / word).exists() for word in given[1:] if word.startswith("tests/"))
     if program.endswith((".sh", ".py")) or program.startswith("python"):
@@ -192,7 +194,9 @@ def test_a_message_of_others_is_quoted_as_they_say_it(said: str, where: str) -> 
 
 def test_our_messages_are_quoted_as_the_program_says_them() -> None:
     table = read("README.md").partition("| what is said, and where |")[2].partition("\n\n")[0]
-    quoted = [text for cell in re.findall(r"^\| (.*?) \|", table, re.MULTILINE) for text in re.findall(r"`([^`]+)`", cell)]
+    quoted = [
+        text for cell in re.findall(r"^\| (.*?) \|", table, re.MULTILINE) for text in re.findall(r"`([^`]+)`", cell)
+    ]
     sources = "".join(
         file.read_text(encoding="utf-8")
         for folder in ("vllm_mindspore", "compat", "kernels")
