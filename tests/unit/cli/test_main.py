@@ -31,6 +31,18 @@ def test_the_matrix_is_printed(command: str) -> None:
     assert ["0.9.1", "V1,", "V0", "vllm091"] in [line[:4] for line in table]
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(command: str) -> None:
+    done = subprocess.run(["bash", "-c", f"{command} matrix | true"], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+
+
+def test_a_shell_completes_commands_and_flags(command: str) -> None:
+    script = run(command, "--print-completion", "bash").stdout
+    assert "demo-model" in script
+    assert "--markdown" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=60).returncode == 0
+
+
 def test_a_wrong_command_is_a_usage_error(command: str) -> None:
     done = run(command, "frobnicate")
     assert done.returncode == 2
