@@ -4,6 +4,7 @@
 # What passes goes into the matrix as a pair that was "tried".
 set -eu
 cd "$(dirname "$0")/.."
+PATH=$PWD/.venv/bin:$PATH # uv, where `make env` put it
 [ $# -ge 2 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
 row=$1 mindspore=$2 python=${3:-python3.11}
 place=.envs/$row-mindspore-$mindspore-$(basename "$python")

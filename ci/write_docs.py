@@ -41,9 +41,9 @@ def content(marker: str, document: Path) -> str:
     if kind == "device":
         return ", ".join(devices()[name])
     if kind == "commands":
-        return f"\n{commands()}\n"
+        return f"\n\n{commands()}\n\n"
     table = {"releases": releases, "pairs": pairs, "toolkits": accepted}[name]()
-    return f"\n{translated(table, document).markdown()}\n"
+    return f"\n\n{translated(table, document).markdown()}\n\n"
 
 
 def accepted() -> Table:
@@ -75,6 +75,8 @@ def operand(action: argparse.Action) -> str:
     if action.option_strings and action.nargs == 0:
         return ""
     shown = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    if shown == "...":
+        return shown
     return {"?": f"[{shown}]", "*": f"[{shown} ...]", "+": f"{shown} ..."}.get(str(action.nargs), shown)
 
 

@@ -40,6 +40,13 @@ def test_extras_say_what_the_matrix_says(row: matrix.Row) -> None:
     )
 
 
+def test_what_a_row_needs_depends_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest = matrix.rows()[0]
+    for machine, needed in [("x86_64", "xgrammar"), ("aarch64", "torch")]:
+        monkeypatch.setattr(matrix.platform, "machine", lambda machine=machine: machine)
+        assert set(oldest.requirements) - set(oldest.everywhere) == {needed}
+
+
 @pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
 def test_every_row_has_its_adapter_and_its_models(row: matrix.Row) -> None:
     assert find_spec(f"vllm_mindspore.compat.{row.adapter}") is not None
