@@ -51,8 +51,8 @@ docs: $(STAMP)
 
 wheel: $(STAMP)
 	rm -rf dist build/wheel
-	$(BIN)/python -m build --outdir build/wheel
-	$(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build --installer uv --outdir build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair --wheel-dir dist build/wheel/*.whl
 	mv build/wheel/*.tar.gz dist
 	$(BIN)/twine check --strict dist/*
 
