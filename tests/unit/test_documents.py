@@ -134,7 +134,7 @@ def is_right(line: str) -> bool:
         return given[1] in ("serve", "bench") and flags <= vllms_flags()
     if program == "make":
         return all(re.search(rf"^{word}:", read("Makefile"), re.MULTILINE) for word in given[1:] if "=" not in word)
-    if program == "pip":
+    if program in ("pip", "uv"):
         extras = {extra for word in given for extra in re.findall(r"^\.\[(.*)\]$", word)}
         known = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
         files = [given[at + 1] for at, word in enumerate(given) if word == "-r"]
@@ -146,7 +146,7 @@ def is_right(line: str) -> bool:
     if program.endswith((".sh", ".py")) or program.startswith("python"):
         scripts = [word for word in given if word.endswith((".sh", ".py"))]
         return all((ROOT / script).is_file() for script in scripts)
-    return program in ("sudo", "git", "cd", "curl", "export", "cmake", "install")
+    return program in ("sudo", "git", "cd", "curl", "echo", "export", "cmake", "install")
 
 
 def vllms_flags() -> set[str]:
