@@ -15,7 +15,7 @@ from vllm_mindspore.errors import UserError
 
 _EXAMPLES = {
     "serve": "vllm-mindspore serve Qwen/Qwen2.5-0.5B-Instruct --port 8000 --max-model-len 4096",
-    "check-env": "vllm-mindspore check-env --json",
+    "check-env": "vllm-mindspore check-env",
     "matrix": "vllm-mindspore matrix --probe",
     "demo-model": "vllm serve $(vllm-mindspore demo-model)",
 }
@@ -52,12 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vllm-mindspore {version('vllm-mindspore')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, summary: str) -> argparse.ArgumentParser:
+    def command(name: str, summary: str, examples: Sequence[str] = ()) -> argparse.ArgumentParser:
         return commands.add_parser(
             name,
             help=summary,
             description=summary,
-            epilog=f"example:\n  {_EXAMPLES[name]}",
+            epilog="\n  ".join(("examples:", *(examples or [_EXAMPLES[name]]))),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
@@ -65,9 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("model", help="a folder or a model's id on the Hugging Face hub")
     serve.add_argument("flags", nargs="*", metavar="...", help="any flag of vllm serve; see vllm serve --help")
 
-    check = command("check-env", "Look for what would keep vLLM from running on MindSpore, and say what mends it.")
-    check.add_argument("--json", action="store_true", help="print the findings as JSON")
-    check.set_defaults(run=_check_env)
+    from vllm_mindspore.cli import check_env
+
+    check = command(
+        "check-env",
+        "Look for what would keep vLLM from running on MindSpore, and say what mends it. "
+        "Exit code: 0 nothing is wrong, 1 something is, 2 a wrong flag.",
+        check_env.EXAMPLES,
+    )
+    check_env.add_arguments(check)
+    check.set_defaults(run=check_env.run)
 
     matrix = command("matrix", "List the vLLM releases that this package runs with, and what goes with each.")
     form = matrix.add_mutually_exclusive_group()
@@ -84,12 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("folder", nargs="?", type=Path, help="where to make it (default: a folder in the user's cache)")
     demo.set_defaults(run=_demo_model)
     return parser
-
-
-def _check_env(options: argparse.Namespace) -> int:
-    from vllm_mindspore.cli import check_env
-
-    return check_env.run(as_json=options.json)
 
 
 def _matrix(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_each_command_explains_itself_with_an_example(command: str, name: str) -> None:
     done = run(command, name, "--help")
     assert done.returncode == 0
-    assert "example:" in done.stdout
+    assert "examples:" in done.stdout
     assert name in run(command, "--help").stdout
 
 

@@ -1,0 +1,62 @@
+"""What a check finds, and what a check is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from packaging.utils import canonicalize_name
+
+if TYPE_CHECKING:
+    from vllm_mindspore.cli.doctor.surroundings import Surroundings
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A shell command that mends a problem."""
+
+    command: str
+    by_hand: str = ""
+    """Where a person has to run it ("in the shell that starts vLLM", "as root"); empty if a script can."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    status: str
+    """ok, problem or note."""
+    text: str
+    remedy: Remedy | None = None
+    about: frozenset[str] = frozenset()
+    """Distributions that have to do with it: a problem follows from an earlier one about the same."""
+
+
+class Check(Protocol):
+    """A module of `vllm_mindspore.cli.checks`."""
+
+    NAME: str
+    """As `--only` and `--skip` take it."""
+    LOOKS_AT: str
+    FOLLOWS: tuple[str, ...]
+    """Earlier checks, a problem of which may be the cause of a problem of this one."""
+
+    @staticmethod
+    def run(around: Surroundings) -> Iterable[Finding]:
+        """Look, and change nothing. No finding means that there was nothing to look at."""
+
+
+def ok(text: str) -> Finding:
+    """All is well."""
+    return Finding("ok", text)
+
+
+def note(text: str, remedy: Remedy | None = None, about: Iterable[str] = ()) -> Finding:
+    """Worth knowing; nothing is kept from running."""
+    return Finding("note", text, remedy, frozenset(map(canonicalize_name, about)))
+
+
+def problem(text: str, remedy: Remedy, about: Iterable[str] = ()) -> Finding:
+    """Something will not run."""
+    return Finding("problem", text, remedy, frozenset(map(canonicalize_name, about)))

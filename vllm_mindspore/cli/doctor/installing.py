@@ -1,0 +1,73 @@
+"""The exact command that installs something into the environment that is looked at."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from vllm_mindspore.cli.doctor.finding import Remedy
+from vllm_mindspore.cli.doctor.surroundings import Surroundings
+
+OURSELVES = "vllm-mindspore"
+
+
+def install(around: Surroundings, *requirements: str, flags: Iterable[str] = (), environ: str = "") -> Remedy:
+    """`pip install`, or uv's where there is no pip, into the interpreter that is looked at.
+
+    Args:
+        around: the environment.
+        requirements: as pip takes them.
+        flags: of pip: `--force-reinstall`, `--no-deps`.
+        environ: assignments to set before it.
+    """
+    if around.version("pip"):
+        command = [around.python, "-m", "pip", "install"]
+        given = list(flags)
+    else:
+        command = ["uv", "pip", "install", "--python", around.python]
+        given = ["--reinstall" if flag == "--force-reinstall" else flag for flag in flags]
+    words = " ".join(shlex.quote(word) for word in [*command, *given, *requirements])
+    return Remedy(f"{environ} {words}" if environ else words)
+
+
+def uninstall(around: Surroundings, *names: str) -> Remedy:
+    """Remove distributions from the interpreter that is looked at."""
+    if around.version("pip"):
+        command = [around.python, "-m", "pip", "uninstall", "--yes", *names]
+    else:
+        command = ["uv", "pip", "uninstall", "--python", around.python, *names]
+    return Remedy(" ".join(shlex.quote(word) for word in command))
+
+
+def reinstall_ourselves(around: Surroundings) -> Remedy:
+    """Build and install this package again, with what it needs left as it is."""
+    return install(around, ourselves(around), flags=["--force-reinstall", "--no-deps"])
+
+
+def install_row(around: Surroundings) -> Remedy:
+    """Install this package with the vLLM of the row and what goes with it."""
+    row = around.row
+    package = f"{ourselves(around)}[{row.extra}]"
+    if around.machine == "x86_64":
+        return install(around, package)
+    return install(
+        around, *torch_of_row(around), package, flags=["--no-binary=vllm"], environ="VLLM_TARGET_DEVICE=empty"
+    )
+
+
+def torch_of_row(around: Surroundings) -> list[str]:
+    """The torch that the row's vLLM was released with, which vLLM's source distribution does not ask for by itself."""
+    return [f"torch=={around.row.torch}"]
+
+
+def ourselves(around: Surroundings) -> str:
+    """This package as pip finds it: the checkout or wheel that it was installed from, if that is still there."""
+    found = around.distribution(OURSELVES)
+    text = found.read_text("direct_url.json") if found else None
+    url = urlparse(json.loads(text)["url"]) if text else None
+    if url is not None and url.scheme == "file" and Path(unquote(url.path)).exists():
+        return unquote(url.path)
+    return OURSELVES
