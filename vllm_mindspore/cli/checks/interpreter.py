@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from packaging.specifiers import SpecifierSet
 
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
-from vllm_mindspore.cli.doctor.installing import install_row, ourselves, torch_of_row
+from vllm_mindspore.cli.doctor.installing import NO_WHEEL, install_row, ourselves
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "interpreter"
@@ -41,7 +41,7 @@ def run(around: Surroundings) -> Iterator[Finding]:
     yield ok(f"Python {python} on {around.machine}, {' '.join(platform.libc_ver())}, in {where} ({sys.prefix})")
     if around.machine == "aarch64":
         yield note(
-            f"vLLM {row.vllm} has no wheel for aarch64: its source distribution needs VLLM_TARGET_DEVICE=empty and "
-            f"{torch_of_row(around)[0]} named beside it; the CPU build of torch that PyPI has for aarch64 is right",
+            f"vLLM {row.vllm} has no wheel for aarch64: its source distribution needs {NO_WHEEL} and torch{around.requirements['torch']} "
+            "beside it, of which PyPI's CPU build is right",
             install_row(around),
         )

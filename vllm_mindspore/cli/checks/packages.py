@@ -73,7 +73,7 @@ def _of_the_row(around: Surroundings) -> Iterator[_Demand]:
     row = around.row
     if not around.vllm_is_of_the_row and not around.wanted.obstacle:
         yield _Demand("vllm", SpecifierSet(f"=={row.vllm}"), f"the row {row.extra}")
-    for name, specifier in row.requirements.items():
+    for name, specifier in around.requirements.items():
         yield _Demand(name, SpecifierSet(specifier), f"vLLM {row.vllm}")
 
 

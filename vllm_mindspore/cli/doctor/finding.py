@@ -36,14 +36,19 @@ class Finding:
 class Check(Protocol):
     """A module of `vllm_mindspore.cli.checks`."""
 
-    NAME: str
-    """As `--only` and `--skip` take it."""
-    LOOKS_AT: str
-    FOLLOWS: tuple[str, ...]
-    """Earlier checks, a problem of which may be the cause of a problem of this one."""
+    @property
+    def NAME(self) -> str:
+        """As `--only` and `--skip` take it."""
 
-    @staticmethod
-    def run(around: Surroundings) -> Iterable[Finding]:
+    @property
+    def LOOKS_AT(self) -> str:
+        """In words, for the report."""
+
+    @property
+    def FOLLOWS(self) -> tuple[str, ...]:
+        """Earlier checks, a problem of which may be the cause of a problem of this one."""
+
+    def run(self, around: Surroundings) -> Iterable[Finding]:
         """Look, and change nothing. No finding means that there was nothing to look at."""
 
 

@@ -12,6 +12,8 @@ from vllm_mindspore.cli.doctor.finding import Remedy
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 OURSELVES = "vllm-mindspore"
+NO_WHEEL = "VLLM_TARGET_DEVICE=empty"
+"""What vLLM's source distribution needs where vLLM has no wheel, so that it compiles nothing of its own."""
 
 
 def install(around: Surroundings, *requirements: str, flags: Iterable[str] = (), environ: str = "") -> Remedy:
@@ -49,18 +51,8 @@ def reinstall_ourselves(around: Surroundings) -> Remedy:
 
 def install_row(around: Surroundings) -> Remedy:
     """Install this package with the vLLM of the row and what goes with it."""
-    row = around.row
-    package = f"{ourselves(around)}[{row.extra}]"
-    if around.machine == "x86_64":
-        return install(around, package)
-    return install(
-        around, *torch_of_row(around), package, flags=["--no-binary=vllm"], environ="VLLM_TARGET_DEVICE=empty"
-    )
-
-
-def torch_of_row(around: Surroundings) -> list[str]:
-    """The torch that the row's vLLM was released with, which vLLM's source distribution does not ask for by itself."""
-    return [f"torch=={around.row.torch}"]
+    package = f"{ourselves(around)}[{around.row.extra}]"
+    return install(around, package, environ="" if around.machine == "x86_64" else NO_WHEEL)
 
 
 def ourselves(around: Surroundings) -> str:

@@ -52,6 +52,11 @@ class Surroundings:
     def row(self) -> Row:
         return self.wanted.row
 
+    @property
+    def requirements(self) -> Mapping[str, str]:
+        """Distribution -> specifier, what the row needs on this machine beside vLLM."""
+        return {**self.row.everywhere, **self.row.by_machine.get(self.machine, {})}
+
     @cached_property
     def installed(self) -> Mapping[str, tuple[Distribution, ...]]:
         """Canonical name -> the distributions of that name; the first is the one that Python takes."""

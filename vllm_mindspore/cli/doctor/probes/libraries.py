@@ -90,7 +90,7 @@ def _platform() -> dict[str, Any]:
 
 
 def _entry_points() -> list[tuple[EntryPoint, str]]:
-    found = {}
+    found: dict[str, tuple[EntryPoint, str]] = {}
     for distribution in distributions():
         for entry in distribution.entry_points:
             if entry.group == PLATFORMS:
