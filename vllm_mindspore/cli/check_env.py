@@ -95,7 +95,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(json.dumps(as_json(examined, around, seconds), indent=2, ensure_ascii=False))
     if options.fix and not healthy(examined):
-        return _fix(examined, options.apply)
+        again = [argument for argument in sys.argv if argument not in ("--fix", "--apply")]
+        return _fix(examined, options.apply, [sys.executable, *again])
     return 0 if healthy(examined) else 1
 
 
@@ -136,7 +137,7 @@ def _examine(
     return examined
 
 
-def _fix(examined: Sequence[Examined], apply: bool) -> int:
+def _fix(examined: Sequence[Examined], apply: bool, again: Sequence[str]) -> int:
     if not apply:
         print(script(examined), end="")
         return 1
@@ -153,5 +154,4 @@ def _fix(examined: Sequence[Examined], apply: bool) -> int:
     if done.returncode:
         print(f"A command failed with exit code {done.returncode}; what comes after it was not run.", file=sys.stderr)
         return 1
-    again = [argument for argument in sys.argv if argument not in ("--fix", "--apply")]
-    return subprocess.run([sys.executable, *again]).returncode
+    return subprocess.run(again).returncode

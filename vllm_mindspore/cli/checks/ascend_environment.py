@@ -17,7 +17,6 @@ _WHERE = "in the shell that starts vLLM"
 _PARTS = {
     "PATH": "/compiler/ccec_compiler/bin",
     "PYTHONPATH": "opp/built-in/op_impl/ai_core/tbe",
-    "LD_LIBRARY_PATH": "/lib64",
     "ASCEND_OPP_PATH": "/opp",
 }
 """What MindSpore looks for in each variable."""
@@ -34,14 +33,17 @@ def run(around: Surroundings) -> Iterator[Finding]:
         if script
         else Remedy(f"ls {folder}", "and install CANN again: it has no set_env.sh")
     )
-    found = [*_unset(around, source), *_strange(around, folder, source), *_driver(around)]
+    found = [*_unset(around, folder, source), *_strange(around, folder, source), *_driver(around)]
     yield from found
     if not found:
         yield ok(f"The variables are those of {script or folder}")
 
 
-def _unset(around: Surroundings, source: Remedy) -> Iterator[Finding]:
+def _unset(around: Surroundings, folder: Path, source: Remedy) -> Iterator[Finding]:
     missing = [variable for variable, part in _PARTS.items() if part not in around.environ.get(variable, "")]
+    libraries = [Path(place) for place in around.environ.get("LD_LIBRARY_PATH", "").split(":") if place]
+    if not any(place.resolve().is_relative_to(folder.resolve()) for place in libraries):
+        missing.append("LD_LIBRARY_PATH")
     if missing:
         yield problem(f"CANN's set_env.sh was not sourced: {', '.join(missing)} name nothing of it", source, {"cann"})
 
