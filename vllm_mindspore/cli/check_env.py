@@ -46,8 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask what would be wrong for another release of vLLM: %(choices)s (default: the installed one)",
     )
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--only", metavar="NAME", nargs="+", choices=names, help="run these checks: %(choices)s")
-    chosen.add_argument("--skip", metavar="NAME", nargs="+", choices=names, default=[], help="run all but these checks")
+    chosen.add_argument(
+        "--only", metavar="NAME", nargs="+", action="extend", choices=names, help="run these checks: %(choices)s"
+    )
+    chosen.add_argument(
+        "--skip", metavar="NAME", nargs="+", action="extend", choices=names, default=[], help="run all but these checks"
+    )
     parser.add_argument("--model", metavar="PATH_OR_ID", help="also look whether this model can be served here")
     parser.add_argument(
         "--max-model-len", metavar="N", type=_positive, help="with --model: tokens that a sequence may have"

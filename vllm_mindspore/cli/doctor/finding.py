@@ -52,6 +52,14 @@ class Check(Protocol):
         """Look, and change nothing. No finding means that there was nothing to look at."""
 
 
+_IMPORTED_AS = {"google": "protobuf", "PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python-headless"}
+
+
+def _distributions(names: Iterable[str]) -> frozenset[str]:
+    """Of distributions or of top-level modules, under one name."""
+    return frozenset(canonicalize_name(_IMPORTED_AS.get(name, name)) for name in names)
+
+
 def ok(text: str) -> Finding:
     """All is well."""
     return Finding("ok", text)
@@ -59,9 +67,9 @@ def ok(text: str) -> Finding:
 
 def note(text: str, remedy: Remedy | None = None, about: Iterable[str] = ()) -> Finding:
     """Worth knowing; nothing is kept from running."""
-    return Finding("note", text, remedy, frozenset(map(canonicalize_name, about)))
+    return Finding("note", text, remedy, _distributions(about))
 
 
 def problem(text: str, remedy: Remedy, about: Iterable[str] = ()) -> Finding:
     """Something will not run."""
-    return Finding("problem", text, remedy, frozenset(map(canonicalize_name, about)))
+    return Finding("problem", text, remedy, _distributions(about))

@@ -37,7 +37,7 @@ class TextReport:
         self._print(
             Text(f"vllm-mindspore {version('vllm-mindspore')} in {around.python} on {platform.machine()}, "),
             Text(f"for vLLM {row.vllm}, engine {row.engine}", "bold"),
-            Text(f" (--row {row.extra})\n"),
+            Text(f" (extra {row.extra})\n"),
         )
 
     def check(self, examined: Examined) -> None:
