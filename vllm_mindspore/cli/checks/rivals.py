@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from vllm_mindspore.cli.doctor.finding import Finding, ok, problem
+from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
 from vllm_mindspore.cli.doctor.installing import OURSELVES, install, reinstall_ourselves, uninstall
 from vllm_mindspore.cli.doctor.probes.libraries import PLATFORMS
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
@@ -76,13 +77,22 @@ def _fork(around: Surroundings) -> Iterator[Finding]:
 
 def _copies(around: Surroundings) -> Iterator[Finding]:
     for name in _ALONE:
-        versions = [copy.version for copy in around.installed.get(name, ())]
-        if len(versions) > 1:
+        copies = around.installed.get(name, ())
+        places = [Path(str(copy.locate_file(""))) for copy in copies]
+        if len(set(places)) > 1:
+            text = f"{name} {copies[0].version} in {places[0]} hides {copies[-1].version} in {places[-1]}"
+            look = Remedy(
+                "unset PYTHONPATH; export PYTHONNOUSERSITE=1", "in the shell that starts vLLM, if that was not meant"
+            )
+            yield note(text, look, {name})
+        elif len(copies) > 1:
+            wanted = name + around.requirements.get(name, f"=={copies[0].version}")
             again = (
                 reinstall_ourselves(around)
                 if name == OURSELVES
-                else install(around, f"{name}=={versions[0]}", flags=["--force-reinstall"])
+                else install(around, wanted, flags=["--force-reinstall"])
             )
+            versions = ", ".join(copy.version for copy in copies)
             yield problem(
-                f"{name} is there {len(versions)} times ({', '.join(versions)}): one was not removed", again, {name}
+                f"{name} is there {len(copies)} times ({versions}): an upgrade was interrupted", again, {name}
             )

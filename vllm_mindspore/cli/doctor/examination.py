@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from vllm_mindspore.cli.doctor.finding import Check, Finding, Remedy, problem
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
+_WORST_FIRST = ("problem", "note", "ok")
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -37,7 +39,7 @@ class Examined:
     def status(self) -> str:
         """The worst of its findings; skipped if there was nothing to look at."""
         found = {diagnosis.finding.status for diagnosis in self.diagnoses}
-        return next((status for status in ("problem", "note", "ok") if status in found), "skipped")
+        return next((status for status in _WORST_FIRST if status in found), "skipped")
 
 
 def examine(checks: Sequence[Check], around: Surroundings) -> Iterator[Examined]:
@@ -63,7 +65,7 @@ def examine(checks: Sequence[Check], around: Surroundings) -> Iterator[Examined]
 def _run(check: Check, around: Surroundings) -> tuple[list[Finding], float]:
     begin = time.monotonic()
     try:
-        findings = list(check.run(around))
+        findings = sorted(check.run(around), key=lambda finding: _WORST_FIRST.index(finding.status))
     except Exception as error:
         skip = Remedy(f"vllm-mindspore check-env --skip {check.NAME}", "and report this as a bug of check-env")
         findings = [problem(f"This check failed itself: {type(error).__name__}: {error}", skip)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +47,17 @@ def test_vllms_own_builds_are_no_forks(machine: Any, version: str) -> None:
 
 
 def test_two_copies_of_a_package_are_named(machine: Any) -> None:
-    machine.install("numpy", "1.26.4")
-    machine.install("numpy", "2.2.0")
+    machine.install_row()
+    machine.install("transformers", "5.1.0")
     (found,) = machine.problems(rivals)
-    assert found.text.startswith("numpy is there 2 times")
+    assert found.text.startswith("transformers is there 2 times")
+    assert found.remedy.command == "/env/bin/python -m pip install --force-reinstall 'transformers>=4.51.1,<4.54'"
+
+
+def test_a_copy_that_hides_another_is_noted(machine: Any) -> None:
+    machine.install_row()
+    machine.write("user/numpy-2.2.0.dist-info/METADATA", "Name: numpy\nVersion: 2.2.0\n")
+    around = replace(machine.around(), path=(str(machine.root / "user"), str(machine.site)))
+    (found,) = rivals.run(around)
+    assert found.status == "note"
+    assert found.text == f"numpy 2.2.0 in {machine.root}/user hides 1.26.4 in {machine.site}"
