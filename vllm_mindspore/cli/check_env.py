@@ -84,7 +84,9 @@ def run(options: argparse.Namespace) -> int:
         return 2
     checks = _chosen(options)
     row, obstacle = choose_row(options.row)
-    wanted = Wanted(row, obstacle, options.model, options.max_model_len, options.dtype or "auto")
+    wanted = Wanted(
+        row, options.row is not None, obstacle, options.model, options.max_model_len, options.dtype or "auto"
+    )
     console = Console(stderr=options.fix)
     report = None if options.json else TextReport(console, max(len(check.NAME) for check in checks))
     begin = time.monotonic()

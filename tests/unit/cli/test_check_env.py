@@ -20,6 +20,7 @@ import pytest
 import vllm_mindspore
 from tests.conftest import ROOT
 from vllm_mindspore.cli.checks import CHECKS
+from vllm_mindspore.cli.doctor.surroundings import choose_row
 
 DOCUMENT = (ROOT / "docs" / "check-env.md").read_text(encoding="utf-8")
 PATIENCE = "240"
@@ -81,13 +82,14 @@ def test_a_right_environment_is_found_right(command: str, demo_model: Path) -> N
     assert told["healthy"], problems(told)
     assert told["causes"] == []
     assert [check["name"] for check in told["checks"]] == [check.NAME for check in CHECKS]
-    assert told["row"] == {"extra": "vllm091", "vllm": "0.9.1", "engine": "V1", "adapter": "v0_9_1"}
+    row, _ = choose_row(None)
+    assert told["row"] == {"extra": row.extra, "vllm": row.vllm, "engine": row.engine, "adapter": row.adapter}
     texts = "\n".join(finding["text"] for check in told["checks"] for finding in check["findings"])
     assert "numpy, torch, tokenizers, transformers, vllm, mindspore can be imported" in texts
-    assert "vLLM is what adapter v0_9_1 was written for" in texts
+    assert f"vLLM is what adapter {row.adapter} was written for" in texts
     assert "a right answer" in texts
-    assert "MindSpore 2.7.1 runs a graph on the device CPU" in texts
-    assert "vLLM activates vllm_mindspore.compat.v0_9_1.platform.MindSporePlatform" in texts
+    assert "runs a graph on the device CPU" in texts
+    assert f"vLLM activates vllm_mindspore.compat.{row.adapter}.platform.MindSporePlatform" in texts
     assert "It fits: weights 0.25 GiB" in texts
 
 

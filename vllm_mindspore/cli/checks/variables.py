@@ -92,8 +92,9 @@ def _misspelt(around: Surroundings, known: set[str]) -> Iterator[Finding]:
         if name in known or len(name) < 5:
             continue
         close = get_close_matches(name, known, n=1, cutoff=_CLOSE if _begins(name) else _CLOSER)
-        if not close:
-            close = [other for other in known if other.lower() == name.lower()]
+        close = close or [other for other in known if other.lower() == name.lower()]
+        if not _begins(name) and not any(_begins(other) for other in close):
+            continue  # DEVICE_IDS may be anybody's
         if close and close[0] not in around.environ:
             shown = shlex.quote(masked(name, value)) if masked(name, value) == value else f'"${name}"'
             rename = Remedy(f"export {close[0]}={shown}; unset {name}", _WHERE)

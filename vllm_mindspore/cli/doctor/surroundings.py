@@ -27,6 +27,8 @@ class Wanted:
 
     row: Row
     """Against which the environment is held."""
+    asked: bool = False
+    """Whether `--row` named the row; else it is the installed vLLM's."""
     obstacle: str = ""
     """Why no row fits the installed vLLM, in a sentence; `row` is then the newest."""
     model: str | None = None
@@ -88,10 +90,7 @@ class Surroundings:
         installed = self.version("vllm")
         if installed is None or self.wanted.obstacle:
             return False
-        return installed.partition("+")[0] == self.row.vllm or self._trying_unknown()
-
-    def _trying_unknown(self) -> bool:
-        return (self.version("vllm") or "").partition("+")[0] not in {row.vllm for row in rows()}
+        return not self.wanted.asked or installed.partition("+")[0] == self.row.vllm
 
 
 def choose_row(extra: str | None) -> tuple[Row, str]:

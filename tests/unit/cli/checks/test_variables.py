@@ -36,6 +36,7 @@ def test_no_variable_is_fine(machine: Any) -> None:
         ("MS_WORKERNUM", "MS_WORKER_NUM"),
         ("GLOG_V", "GLOG_v"),
         ("vllm_plugins", "VLLM_PLUGINS"),
+        ("VLM_PLUGINS", "VLLM_PLUGINS"),
     ],
 )
 def test_a_misspelt_name_is_named_with_the_right_one(machine: Any, wrong: str, right: str) -> None:
@@ -43,6 +44,11 @@ def test_a_misspelt_name_is_named_with_the_right_one(machine: Any, wrong: str, r
     (found,) = machine.problems(variables)
     assert found.text == f"{wrong} is no variable that anybody reads: {right} is"
     assert found.remedy.command == f"export {right}=1; unset {wrong}"
+
+
+def test_other_peoples_variables_are_left_alone(machine: Any) -> None:
+    machine.environ = dict.fromkeys(("DEVICE_IDS", "RANK", "WORLD_SIZE", "LOCAL_RANKS", "OMP_NUM_THREAD", "PATHS"), "1")
+    assert machine.is_fine(variables) == "None is set"
 
 
 def test_a_misspelt_secret_is_not_shown(machine: Any) -> None:
