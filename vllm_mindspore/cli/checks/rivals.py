@@ -49,7 +49,7 @@ def _rivals(around: Surroundings) -> Iterator[Finding]:
 
 
 def _platforms(around: Surroundings) -> Iterator[Finding]:
-    for name, copies in around.installed.items():
+    for name, copies in sorted(around.installed.items()):
         plugins = [entry.name for entry in copies[0].entry_points if entry.group == PLATFORMS]
         if plugins and name not in (OURSELVES, *_RIVALS):
             yield problem(
