@@ -37,21 +37,19 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
-    names = [check.NAME for check in CHECKS]
     parser.add_argument("--json", action="store_true", help="print the report as JSON, see docs/check-env.md")
     parser.add_argument(
         "--row",
-        metavar="EXTRA",
         choices=list(dict.fromkeys(row.extra for row in rows())),
-        help="ask what would be wrong for another release of vLLM: %(choices)s (default: the installed one)",
+        help="ask what would be wrong for another release of vLLM (default: the installed one)",
     )
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument(
-        "--only", metavar="NAME", nargs="+", action="extend", choices=names, help="run these checks: %(choices)s"
-    )
-    chosen.add_argument(
-        "--skip", metavar="NAME", nargs="+", action="extend", choices=names, default=[], help="run all but these checks"
-    )
+    names = [check.NAME for check in CHECKS]
+    width = max(map(len, names))
+    listed = parser.add_argument_group("checks", "\n".join(f"{c.NAME:{width}}  {c.LOOKS_AT}" for c in CHECKS))
+    chosen = listed.add_mutually_exclusive_group()
+    every: dict[str, Any] = {"metavar": "NAME", "nargs": "+", "action": "extend", "choices": names}
+    chosen.add_argument("--only", **every, help="run these checks")
+    chosen.add_argument("--skip", **every, default=[], help="run all but these checks")
     parser.add_argument("--model", metavar="PATH_OR_ID", help="also look whether this model can be served here")
     parser.add_argument(
         "--max-model-len", metavar="N", type=_positive, help="with --model: tokens that a sequence may have"
