@@ -88,11 +88,15 @@ def run(options: argparse.Namespace) -> int:
     console = Console(stderr=options.fix)
     report = None if options.json else TextReport(console, max(len(check.NAME) for check in checks))
     begin = time.monotonic()
-    with Probes(options.timeout, os.environ) as probes:
-        around = Surroundings(wanted, probes)
-        if report:
-            report.head(around)
-        examined = _examine(checks, around, report, console)
+    try:
+        with Probes(options.timeout, os.environ) as probes:
+            around = Surroundings(wanted, probes)
+            if report:
+                report.head(around)
+            examined = _examine(checks, around, report, console)
+    except KeyboardInterrupt:
+        print("vllm-mindspore check-env: interrupted", file=sys.stderr)
+        return 130
     seconds = time.monotonic() - begin
     if report:
         report.tail(examined, seconds)

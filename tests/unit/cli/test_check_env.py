@@ -173,7 +173,7 @@ def test_a_mindspore_that_hangs_does_not_hang_the_report(command: str, tmp_path:
 def test_without_vllm_and_mindspore_there_is_still_a_report(command: str, tmp_path: Path) -> None:
     """As in an environment where only this package, and what it needs, is installed."""
     site = tmp_path / "site"
-    for name in ("packaging", "rich", "pygments", "markdown-it-py", "mdurl", "vllm-mindspore"):
+    for name in ("packaging", "rich", "pygments", "markdown-it-py", "mdurl", "shtab", "vllm-mindspore"):
         for file in distribution(name).files or []:
             if ".." not in file.parts and "__pycache__" not in file.parts:
                 target = site / file
@@ -222,13 +222,16 @@ def test_an_interrupted_report_leaves_no_process_behind(command: str, tmp_path: 
         asked,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     ) as process:
         deadline = time.monotonic() + 30
         while not (tmp_path / "pid").is_file() and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        _, said = process.communicate(timeout=20)
+    assert said == "vllm-mindspore check-env: interrupted\n"
+    assert process.returncode == 130
     time.sleep(0.2)
     assert not Path("/proc", (tmp_path / "pid").read_text(), "stat").exists()
 

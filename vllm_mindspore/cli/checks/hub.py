@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlparse
 
 from vllm_mindspore.cli.checks.disk import hub_home
+from vllm_mindspore.cli.checks.variables import masked
 from vllm_mindspore.cli.doctor.finding import Finding, note, ok
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
@@ -30,6 +31,7 @@ def run(around: Surroundings) -> Iterator[Finding]:
     endpoint = around.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     proxy = around.environ.get("HTTPS_PROXY") or around.environ.get("https_proxy")
     error = _unreachable(proxy or endpoint)
+    endpoint = masked("HF_ENDPOINT", endpoint)
     by = f" through the proxy {urlparse(proxy).hostname}" if proxy else ""
     if error:
         yield note(

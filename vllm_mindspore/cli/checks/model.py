@@ -23,7 +23,7 @@ from vllm_mindspore.models.config import ModelConfig
 
 NAME = "model"
 LOOKS_AT = "the model of --model: architecture, dtype, memory, chat template"
-FOLLOWS = ("hub", "memory")
+FOLLOWS = ()
 
 GIB = 1 << 30
 _BLOCK = 16

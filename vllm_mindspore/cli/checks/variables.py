@@ -25,7 +25,7 @@ LOOKS_AT = "environment variables that are set, misspelt, wrong or against each 
 FOLLOWS = ()
 
 _WHERE = "in the shell that starts vLLM"
-_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+_SECRET = re.compile(r"TOKEN(?!IZ)|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _LITERAL = re.compile(r"""["']((?:VLLM|HF|HUGGINGFACE|TRANSFORMERS)_[A-Z0-9_]+)["']""")
 _CLOSE = 0.84

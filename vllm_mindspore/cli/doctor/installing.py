@@ -16,14 +16,13 @@ NO_WHEEL = "VLLM_TARGET_DEVICE=empty"
 """What vLLM's source distribution needs where vLLM has no wheel, so that it compiles nothing of its own."""
 
 
-def install(around: Surroundings, *requirements: str, flags: Iterable[str] = (), environ: str = "") -> Remedy:
+def install(around: Surroundings, *requirements: str, flags: Iterable[str] = ()) -> Remedy:
     """`pip install`, or uv's where there is no pip, into the interpreter that is looked at.
 
     Args:
         around: the environment.
         requirements: as pip takes them.
         flags: of pip: `--force-reinstall`, `--no-deps`.
-        environ: assignments to set before it.
     """
     if around.version("pip"):
         command = [around.python, "-m", "pip", "install"]
@@ -32,7 +31,8 @@ def install(around: Surroundings, *requirements: str, flags: Iterable[str] = (),
         command = ["uv", "pip", "install", "--python", around.python]
         given = ["--reinstall" if flag == "--force-reinstall" else flag for flag in flags]
     words = " ".join(shlex.quote(word) for word in [*command, *given, *requirements])
-    return Remedy(f"{environ} {words}" if environ else words)
+    brings_vllm = any(requirement.startswith("vllm==") or requirement.endswith("]") for requirement in requirements)
+    return Remedy(f"{NO_WHEEL} {words}" if brings_vllm and around.machine != "x86_64" else words)
 
 
 def uninstall(around: Surroundings, *names: str) -> Remedy:
@@ -51,8 +51,7 @@ def reinstall_ourselves(around: Surroundings) -> Remedy:
 
 def install_row(around: Surroundings) -> Remedy:
     """Install this package with the vLLM of the row and what goes with it."""
-    package = f"{ourselves(around)}[{around.row.extra}]"
-    return install(around, package, environ="" if around.machine == "x86_64" else NO_WHEEL)
+    return install(around, f"{ourselves(around)}[{around.row.extra}]")
 
 
 def ourselves(around: Surroundings) -> str:

@@ -40,6 +40,13 @@ def test_a_fork_of_vllm_is_named(machine: Any, version: str) -> None:
     assert found.remedy.command == "/env/bin/python -m pip install --force-reinstall --no-deps vllm==0.9.1"
 
 
+def test_vllm_is_reinstalled_on_aarch64_as_it_can_be_built_there(machine: Any) -> None:
+    machine.machine = "aarch64"
+    machine.install_row(vllm="0.9.1+mindspore")
+    (found,) = machine.problems(rivals)
+    assert found.remedy.command.startswith("VLLM_TARGET_DEVICE=empty /env/bin/python -m pip install ")
+
+
 @pytest.mark.parametrize("version", ["0.9.1", "0.9.1+empty", "0.9.1+cpu", "0.9.1+cu118"])
 def test_vllms_own_builds_are_no_forks(machine: Any, version: str) -> None:
     machine.install_row(vllm=version)
