@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -24,20 +25,28 @@ def install(around: Surroundings, *requirements: str, flags: Iterable[str] = ())
         requirements: as pip takes them.
         flags: of pip: `--force-reinstall`, `--no-deps`.
     """
-    if around.version("pip"):
+    given = list(flags)
+    if around.version("pip") or not _has_uv(around):
         command = [around.python, "-m", "pip", "install"]
-        given = list(flags)
     else:
         command = ["uv", "pip", "install", "--python", around.python]
         given = ["--reinstall" if flag == "--force-reinstall" else flag for flag in flags]
     words = " ".join(shlex.quote(word) for word in [*command, *given, *requirements])
     brings_vllm = any(requirement.startswith("vllm==") or requirement.endswith("]") for requirement in requirements)
-    return Remedy(f"{NO_WHEEL} {words}" if brings_vllm and around.machine != "x86_64" else words)
+    if brings_vllm and around.machine != "x86_64":
+        words = f"{NO_WHEEL} {words}"
+    if not around.version("pip") and not _has_uv(around):
+        words = f"{shlex.quote(around.python)} -m ensurepip && {words}"
+    return Remedy(words)
+
+
+def _has_uv(around: Surroundings) -> bool:
+    return shutil.which("uv", path=around.environ.get("PATH", "")) is not None
 
 
 def uninstall(around: Surroundings, *names: str) -> Remedy:
     """Remove distributions from the interpreter that is looked at."""
-    if around.version("pip"):
+    if around.version("pip") or not _has_uv(around):
         command = [around.python, "-m", "pip", "uninstall", "--yes", *names]
     else:
         command = ["uv", "pip", "uninstall", "--python", around.python, *names]

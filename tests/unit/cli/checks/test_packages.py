@@ -53,6 +53,10 @@ def test_uv_installs_where_there_is_no_pip(machine: Any) -> None:
     for file in (machine.site / "pip-25.0.dist-info").iterdir():
         file.unlink()
     (found,) = machine.problems(packages)
+    assert found.remedy.command == "/env/bin/python -m ensurepip && /env/bin/python -m pip install 'numpy<2'"
+    machine.write("bin/uv").chmod(0o755)
+    machine.environ = {"PATH": str(machine.root / "bin")}
+    (found,) = machine.problems(packages)
     assert found.remedy.command == "uv pip install --python /env/bin/python 'numpy<2'"
 
 
