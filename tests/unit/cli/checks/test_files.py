@@ -24,4 +24,12 @@ def test_a_file_that_is_missing_or_cut_off_is_named(machine: Any) -> None:
     assert found.remedy.command == "/env/bin/python -m pip install --force-reinstall --no-deps vllm==0.9.1"
     machine.write("site/vllm/config.py", "x = 1\n")
     (found,) = machine.problems(files)
-    assert found.text == "vllm 0.9.1 is not complete: vllm/engine.py has 1 bytes and not 6"
+    assert found.text == "vllm 0.9.1 is not complete: vllm/engine.py has 1 bytes of 6"
+
+
+def test_a_file_that_somebody_changed_is_noted(machine: Any) -> None:
+    machine.install("vllm", "0.9.1", files={"vllm/config.py": "x = 1\n"})
+    machine.write("site/vllm/config.py", "x = 1\nprint(x)\n")
+    (found,) = machine.look(files)
+    assert found.status == "note"
+    assert found.text == "vllm 0.9.1 was changed after it was installed: vllm/config.py has 15 bytes and had 6"
