@@ -83,7 +83,12 @@ def run(options: argparse.Namespace) -> int:
     checks = _chosen(options)
     row, obstacle = choose_row(options.row)
     wanted = Wanted(
-        row, options.row is not None, obstacle, options.model, options.max_model_len, options.dtype or "auto"
+        row,
+        asked=options.row is not None,
+        obstacle=obstacle,
+        model=options.model,
+        max_model_len=options.max_model_len,
+        dtype=options.dtype or "auto",
     )
     console = Console(stderr=options.fix)
     report = None if options.json else TextReport(console, max(len(check.NAME) for check in checks))
@@ -119,6 +124,8 @@ def _misuse(options: argparse.Namespace) -> str | None:
         return "--apply runs what --fix prints: give both."
     if options.fix and options.json:
         return "--fix prints a script and --json a report: choose one."
+    if not _chosen(options):
+        return "--skip leaves nothing to look at."
     if options.model is None and (options.max_model_len is not None or options.dtype is not None):
         return "--max-model-len and --dtype are about a model: name it with --model."
     return None

@@ -266,6 +266,7 @@ def test_fix_prints_a_script_and_nothing_else(command: str) -> None:
         (["--only", "nothing"], "invalid choice: 'nothing'"),
         (["--row", "vllm999"], "invalid choice: 'vllm999'"),
         (["--only", "hub", "--skip", "disk"], "not allowed with"),
+        (["--skip", *(check.NAME for check in CHECKS)], "--skip leaves nothing to look at."),
         (["--apply"], "--apply runs what --fix prints: give both."),
         (["--fix", "--json"], "choose one"),
         (["--dtype", "float32"], "name it with --model"),

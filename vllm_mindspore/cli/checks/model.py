@@ -31,6 +31,7 @@ _STEP_TOKENS, _SEQUENCES = 2048, 256
 """What vLLM's server runs in one step by default."""
 _UTILIZATION = 0.9
 """vLLM's default of --gpu-memory-utilization, of all memory here."""
+_READ = ("float32", "float16", "bfloat16")
 _NAMES = {"half": "float16", "float": "float32"}
 _INSTEAD = "in place of the command that you meant to run"
 
@@ -149,20 +150,18 @@ def _dtype(asked: str, checkpoint: Checkpoint) -> str:
 
 
 def _fits(around: Surroundings, checkpoint: Checkpoint, network: ModelConfig) -> Finding:
-    longest, most = around.wanted.max_model_len or network.max_position_embeddings, network.max_position_embeddings
+    most = _positions(network)
+    longest = around.wanted.max_model_len or most
     serve = f"vllm-mindspore serve {shlex.quote(checkpoint.name)} --dtype {network.dtype} --max-model-len"
-    if longest > most:
+    if longest > most and around.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") != "1":
         return problem(
             f"--max-model-len {longest} is more than the {most} positions of {checkpoint.name}",
             Remedy(f"{serve} {most}", _INSTEAD),
             {"model"},
         )
     stored = sum(checkpoint.weights.values())
-    weights = (
-        stored
-        * dtype_bytes(network.dtype)
-        // (dtype_bytes(checkpoint.dtype) if checkpoint.dtype in ("float32", "float16", "bfloat16") else 2)
-    )
+    written = dtype_bytes(checkpoint.dtype) if checkpoint.dtype in _READ else 2
+    weights = stored * dtype_bytes(network.dtype) // written
     step = _STEP_TOKENS if around.row.engine == "V1" else max(_STEP_TOKENS, longest)
     activations = activation_bytes(network, step, _SEQUENCES)
     available = available_memory()
@@ -183,6 +182,17 @@ def _fits(around: Surroundings, checkpoint: Checkpoint, network: ModelConfig) ->
             {"model"},
         )
     return ok(f"It fits: {text}, so {fitting // longest} such sequences run at once")
+
+
+def _positions(network: ModelConfig) -> int:
+    """The longest context that vLLM gives the model without being told."""
+    rope = network.rope
+    if rope.kind not in ("linear", "dynamic", "yarn"):
+        return network.max_position_embeddings
+    before = network.max_position_embeddings
+    if rope.kind == "yarn":
+        before = rope.parameters.get("original_max_position_embeddings", before)
+    return int(before * rope.parameters.get("factor", 1))
 
 
 def _cache(around: Surroundings, available: int, beside: int) -> int:

@@ -117,6 +117,23 @@ def test_more_positions_than_the_model_has_are_refused(machine: Any, checkpoint:
     assert "--max-model-len 4096 is more than the 2048 positions" in found.text
 
 
+@pytest.mark.parametrize(
+    ("scaling", "positions"),
+    [
+        ({"rope_type": "linear", "factor": 4.0}, 8192),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
+    ],
+)
+def test_positions_that_rope_scaling_adds_are_counted(
+    machine: Any, checkpoint: Path, scaling: dict[str, Any], positions: int
+) -> None:
+    change(checkpoint, rope_scaling=scaling)
+    machine.is_fine(model, model=str(checkpoint), max_model_len=positions)
+    assert machine.problems(model, model=str(checkpoint), max_model_len=positions + 1)
+    machine.environ = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
+    machine.is_fine(model, model=str(checkpoint), max_model_len=positions + 1)
+
+
 def test_a_path_that_is_not_there_is_named(machine: Any) -> None:
     (found,) = machine.problems(model, model="/no/such/model")
     assert found.text.startswith("/no/such/model is no folder")
