@@ -1,13 +1,14 @@
 """Whether vLLM and what it stands on can be imported, what differs from an adapter's contract, and which platform vLLM activates.
 
-Importing vLLM takes long, mostly for packages that are not vLLM's. They are imported once; then two forked processes go on, one with vLLM
-as it is without us (it may be so different that our platform does not load), one with all plugins.
+vLLM is imported with all plugins, in a fork, as it may end the process. Only if our platform is not what comes of it, a second fork looks at
+vLLM as it is without us: it may be so different that our platform does not load. What takes long to import and is not vLLM's is imported
+before, once for both.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, distributions
 from typing import Any, Callable
@@ -25,7 +26,7 @@ _SHARED = (
     "ray",
     "scipy",
 )
-"""What the releases of vLLM import at once and takes long. It does not matter here whether it can be imported."""
+"""What all releases of vLLM import. Whether it can be imported does not matter here: vLLM's own import will tell."""
 
 
 def look(tell: Tell, adapters: list[str]) -> None:
@@ -33,9 +34,13 @@ def look(tell: Tell, adapters: list[str]) -> None:
     for name in _LIBRARIES:
         tell(name, _import(name))
     for name in _SHARED:
-        with contextlib.suppress(BaseException):
-            import_module(name)
-    _in_processes(tell, {"vllm": lambda: _vllm(tell, adapters), "platform": lambda: tell("platform", _platform())})
+        _import(name)
+    for part, work in (("platform", _with_plugins), ("vllm", _without_plugins)):
+        code = _fork(partial(work, tell, adapters))
+        if code == 0:
+            return
+        if code < 0:
+            tell(part, {"error": f"killed by signal {-code}", "at": "", "through": ["vllm"]})
 
 
 def _import(name: str) -> dict[str, Any]:
@@ -46,26 +51,34 @@ def _import(name: str) -> dict[str, Any]:
     return {}
 
 
-def _in_processes(tell: Tell, works: dict[str, Callable[[], None]]) -> None:
-    """Run each in a fork of this process; for one that dies, tell how it ended under its name."""
-    names = {}
-    for name, work in works.items():
-        child = os.fork()
-        if not child:
-            try:
-                work()
-            except BaseException as error:
-                tell(name, failure(error))
-            os._exit(0)
-        names[child] = name
-    for _ in works:
-        child, status = os.wait()
-        if os.WIFSIGNALED(status):
-            tell(names[child], {"error": f"killed by signal {os.WTERMSIG(status)}", "at": "", "through": ["vllm"]})
+def _fork(work: Callable[[], bool]) -> int:
+    """Run it in a fork of this process: 0 if it is done, 1 if there is more to look at, less than 0 for the signal that killed it."""
+    child = os.fork()
+    if not child:
+        done = False
+        try:
+            done = work()
+        finally:
+            os._exit(0 if done else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _vllm(tell: Tell, adapters: list[str]) -> None:
+def _with_plugins(tell: Tell, adapters: list[str]) -> bool:
+    found = _platform()
+    tell("platform", found)
+    if not found.get("active", "").startswith("vllm_mindspore."):
+        return False
+    _tell_of_vllm(tell, adapters)
+    return True
+
+
+def _without_plugins(tell: Tell, adapters: list[str]) -> bool:
     os.environ["VLLM_PLUGINS"] = ""
+    _tell_of_vllm(tell, adapters)
+    return True
+
+
+def _tell_of_vllm(tell: Tell, adapters: list[str]) -> None:
     found = _import("vllm")
     tell("vllm", found)
     if not found:
