@@ -34,7 +34,7 @@ _ALONE = ("vllm", "mindspore", "torch", "transformers", "numpy", OURSELVES)
 
 
 def run(around: Surroundings) -> Iterator[Finding]:
-    found = [*_rivals(around), *_platforms(around), *_fork(around), *_copies(around)]
+    found = [*_rivals(around), *_platforms(around), *_fork(around), *_copies(around), *_here(around)]
     yield from found
     if not found:
         yield ok(f"None among {len(around.installed)} installed distributions")
@@ -98,3 +98,11 @@ def _copies(around: Surroundings) -> Iterator[Finding]:
             yield problem(
                 f"{name} is there {len(copies)} times ({versions}): an upgrade was interrupted", again, {name}
             )
+
+
+def _here(around: Surroundings) -> Iterator[Finding]:
+    """A checkout in the working directory, which `python -m` and `python -c` take for the installed package."""
+    for name in ("vllm", "mindspore", "vllm_mindspore", "transformers", "torch"):
+        if (around.here / name / "__init__.py").is_file() and str(around.here) not in around.path:
+            text = f"Python that is started in {around.here} (python -m, python -c) imports {name} from there, and not what is installed"
+            yield note(text, Remedy("cd ~", "before vLLM is started by python -m"), {name})

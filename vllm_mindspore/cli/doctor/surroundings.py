@@ -47,6 +47,8 @@ class Surroundings:
     """Where Python looks for packages."""
     root: Path = Path("/")
     """Of the file system."""
+    here: Path = field(default_factory=Path.cwd)
+    """Where the command was started."""
     python: str = sys.executable
     machine: str = field(default_factory=platform.machine)
 

@@ -96,6 +96,7 @@ class Machine:
             environ=self.environ,
             path=(str(self.site),),
             root=self.root,
+            here=self.root,
             python="/env/bin/python",
             machine=self.machine,
         )

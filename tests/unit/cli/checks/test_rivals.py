@@ -68,3 +68,11 @@ def test_a_copy_that_hides_another_is_noted(machine: Any) -> None:
     (found,) = rivals.run(around)
     assert found.status == "note"
     assert found.text == f"numpy 2.2.0 in {machine.root}/user hides 1.26.4 in {machine.site}"
+
+
+def test_a_checkout_in_the_working_directory_is_noted(machine: Any) -> None:
+    machine.write("checkout/vllm_mindspore/__init__.py")
+    around = replace(machine.around(), here=machine.root / "checkout")
+    (found,) = rivals.run(around)
+    assert found.status == "note"
+    assert f"started in {machine.root}/checkout (python -m, python -c) imports vllm_mindspore from there" in found.text
