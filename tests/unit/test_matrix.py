@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -24,14 +26,25 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 
 @pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
 def test_extras_say_what_the_matrix_says(row: matrix.Row) -> None:
-    extra = {r.name: r.specifier for r in map(Requirement, PROJECT["optional-dependencies"][row.extra])}
-    assert extra == {
-        "vllm": Requirement(f"vllm=={row.vllm}").specifier,
-        **{name: Requirement(f"{name}{specifier}").specifier for name, specifier in row.requirements.items()},
+    assert set(map(Requirement, PROJECT["optional-dependencies"][row.extra])) == {
+        Requirement(f"vllm=={row.vllm}"),
+        *(Requirement(f"{name}{specifier}") for name, specifier in row.everywhere.items()),
+        *(
+            Requirement(f"{name}{specifier}; platform_machine == '{machine}'")
+            for machine, requirements in row.by_machine.items()
+            for name, specifier in requirements.items()
+        ),
     }
     assert set(Requirement(f"python{PROJECT['requires-python']}").specifier) == set(
         Requirement(f"python{row.python}").specifier
     )
+
+
+def test_what_a_row_needs_depends_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest = matrix.rows()[0]
+    for machine, needed in [("x86_64", "xgrammar"), ("aarch64", "torch")]:
+        monkeypatch.setattr(matrix.platform, "machine", lambda machine=machine: machine)
+        assert set(oldest.requirements) - set(oldest.everywhere) == {needed}
 
 
 @pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
@@ -40,7 +53,31 @@ def test_every_row_has_its_adapter_and_its_models(row: matrix.Row) -> None:
     assert row.models
     assert set(row.models) <= set(supported_architectures())
     assert row.engine in ("V0", "V1")
-    assert row.verified in ("cpu", "declared")
+
+
+@pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
+def test_a_pair_says_how_it_was_verified(row: matrix.Row) -> None:
+    mindspore = Requirement(f"mindspore{row.requirements['mindspore']}").specifier
+    for pair in row.pairs:
+        assert pair.verified in matrix.VERIFIED
+        assert pair.device == "cpu" or (pair.device in matrix.devices() and pair.cann)
+        assert bool(pair.python) == (pair.device == "cpu")
+        if pair.verified == "cpu":  # what the test sessions run, the extra installs
+            assert all(release in mindspore for release in pair.mindspore)
+        assert pair.verified == "cpu" or pair.shown
+
+
+def test_no_pair_is_verified_on_a_device_that_has_no_backend() -> None:
+    # Falls when kernels/ascend comes, and then says where `contract` and more may be claimed.
+    assert find_spec("vllm_mindspore.kernels.ascend") is None
+    assert {pair.verified for row in matrix.rows() for pair in row.pairs if pair.device != "cpu"} == {"declared"}
+
+
+def test_the_toolkits_of_the_installed_mindspore_are_those_of_its_wheel() -> None:
+    origin = find_spec("mindspore").origin
+    source = (Path(origin).parent / "run_check" / "_check_version.py").read_text()
+    listed = re.search(r"class AscendEnvChecker.*?self\.version = (\[.*?\])", source, re.DOTALL)
+    assert json.loads(listed[1]) == matrix.toolkits()[version("mindspore")]
 
 
 def test_the_installed_vllm_has_its_row() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import shtab
+
 from vllm_mindspore.errors import UserError
 
 _EXAMPLES = {
     "serve": "vllm-mindspore serve Qwen/Qwen2.5-0.5B-Instruct --port 8000 --max-model-len 4096",
-    "check-env": "vllm-mindspore check-env --json",
+    "check-env": "vllm-mindspore check-env",
     "matrix": "vllm-mindspore matrix --probe",
     "demo-model": "vllm serve $(vllm-mindspore demo-model)",
 }
@@ -27,9 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return serve.run(given[1:])  # its flags are vLLM's
     options = _parser().parse_args(given)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"vllm-mindspore {options.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads has seen enough: vllm-mindspore matrix | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
@@ -40,15 +48,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n" + "\n".join(f"  {example}" for example in _EXAMPLES.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    shtab.add_argument_to(parser, "--print-completion", help="print what the shell completes this command with")
     parser.add_argument("--version", action="version", version=f"vllm-mindspore {version('vllm-mindspore')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, summary: str) -> argparse.ArgumentParser:
+    def command(name: str, summary: str, examples: Sequence[str] = ()) -> argparse.ArgumentParser:
         return commands.add_parser(
             name,
             help=summary,
             description=summary,
-            epilog=f"example:\n  {_EXAMPLES[name]}",
+            epilog="\n  ".join(("examples:", *(examples or [_EXAMPLES[name]]))),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
@@ -56,12 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("model", help="a folder or a model's id on the Hugging Face hub")
     serve.add_argument("flags", nargs="*", metavar="...", help="any flag of vllm serve; see vllm serve --help")
 
-    check = command("check-env", "Look for what would keep vLLM from running on MindSpore, and say what mends it.")
-    check.add_argument("--json", action="store_true", help="print the findings as JSON")
-    check.set_defaults(run=_check_env)
+    from vllm_mindspore.cli import check_env
+
+    check = command(
+        "check-env",
+        "Look for what would keep vLLM from running on MindSpore, and say what mends it. "
+        "Exit code: 0 nothing is wrong, 1 something is, 2 a wrong flag.",
+        check_env.EXAMPLES,
+    )
+    check_env.add_arguments(check)
+    check.set_defaults(run=check_env.run)
 
     matrix = command("matrix", "List the vLLM releases that this package runs with, and what goes with each.")
-    matrix.add_argument("--json", action="store_true", help="print the matrix as JSON")
+    form = matrix.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print it as JSON")
+    form.add_argument("--markdown", action="store_true", help="print it as tables in Markdown")
     matrix.add_argument(
         "--probe", action="store_true", help="say which adapter fits the installed vLLM best, and what differs"
     )
@@ -75,16 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_env(options: argparse.Namespace) -> int:
-    from vllm_mindspore.cli import check_env
-
-    return check_env.run(as_json=options.json)
-
-
 def _matrix(options: argparse.Namespace) -> int:
     from vllm_mindspore.cli import matrix_table
 
-    return (matrix_table.probe if options.probe else matrix_table.show)(as_json=options.json)
+    if options.probe:
+        return matrix_table.probe(as_json=options.json)
+    return matrix_table.show("json" if options.json else "markdown" if options.markdown else "text")
 
 
 def _demo_model(options: argparse.Namespace) -> int:

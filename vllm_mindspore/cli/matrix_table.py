@@ -3,24 +3,89 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from vllm_mindspore.errors import UserError
-from vllm_mindspore.matrix import TRY_UNKNOWN, rows
+from vllm_mindspore.matrix import TRY_UNKNOWN, Row, rows
 
 _NAMED = 20
 """Differences that are printed for the adapter that fits best; `--json` has all."""
 
 
-def show(as_json: bool) -> int:
-    """Print the rows."""
-    if as_json:
+@dataclass(frozen=True)
+class Table:
+    titles: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    def text(self) -> str:
+        widths = [max(len(line[column]) for line in (self.titles, *self.lines)) for column in range(len(self.titles))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
+            for line in (self.titles, *self.lines)
+        )
+
+    def markdown(self) -> str:
+        rule = ("---",) * len(self.titles)
+        return "\n".join(f"| {' | '.join(line)} |" for line in (self.titles, rule, *self.lines))
+
+
+def releases() -> Table:
+    """A line for each release of vLLM: what its extra installs."""
+    engines = {row.vllm: [other.engine for other in rows() if other.vllm == row.vllm] for row in rows()}
+    return Table(
+        ("vLLM", "engines", "extra", "Python", "MindSpore", "transformers"),
+        tuple(
+            (
+                row.vllm,
+                ", ".join(engines[row.vllm]),
+                row.extra,
+                row.python,
+                row.requirements["mindspore"],
+                row.requirements["transformers"],
+            )
+            for row in _one_of_each_release()
+        ),
+    )
+
+
+def pairs() -> Table:
+    """A line for each pair of a vLLM release and a MindSpore on a device: how it was verified."""
+    return Table(
+        ("vLLM", "MindSpore", "device", "CANN", "Python", "verified", "shown"),
+        tuple(
+            (
+                row.vllm,
+                ", ".join(pair.mindspore),
+                pair.device,
+                ", ".join(pair.cann),
+                pair.python,
+                pair.verified,
+                pair.shown,
+            )
+            for row in _one_of_each_release()
+            for pair in row.pairs
+        ),
+    )
+
+
+def _one_of_each_release() -> list[Row]:
+    """The newest first."""
+    return list({row.vllm: row for row in reversed(rows())}.values())
+
+
+def show(form: str) -> int:
+    """Print the matrix.
+
+    Args:
+        form: text, markdown or json.
+    """
+    if form == "json":
         print(json.dumps([row.as_dict() for row in rows()], indent=2))
-        return 0
-    for row in rows():
-        print(f"vLLM {row.vllm}, engine {row.engine}  (extra {row.extra}, verified: {row.verified})")
-        for name, specifier in sorted(row.requirements.items()):
-            print(f"  {name}{specifier}")
+    elif form == "markdown":
+        print(releases().markdown(), pairs().markdown(), sep="\n\n")
+    else:
+        print(releases().text(), pairs().text(), sep="\n\n")
     return 0
 
 

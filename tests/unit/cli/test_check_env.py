@@ -1,124 +1,296 @@
-"""`check-env`: each check in an environment that is right and in one that is wrong."""
+"""`check-env` as installed, in the environment that is right and in ones that were broken on purpose."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
-from vllm_mindspore.cli import check_env
-from vllm_mindspore.cli.checks import device, finding, kernels, packages, platform_plugin
-from vllm_mindspore.cli.checks.finding import Finding, Probe
+import vllm_mindspore
+from tests.conftest import ROOT
+from vllm_mindspore.cli.checks import CHECKS
+from vllm_mindspore.cli.doctor.surroundings import choose_row
+
+DOCUMENT = (ROOT / "docs" / "check-env.md").read_text(encoding="utf-8")
+PATIENCE = "240"
+"""Seconds for the processes that look, on a machine that does other things as well."""
 
 
-def problems(findings: list[Finding]) -> list[Finding]:
-    return [found for found in findings if found.status == "problem"]
+def run(command: str, *arguments: str, site: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run it, with a folder in front of all others on Python's path."""
+    path = {"PYTHONPATH": str(site)} if site else {}
+    return subprocess.run(
+        [command, "check-env", "--timeout", PATIENCE, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, **path, **environ},
+    )
+
+
+def report(command: str, *arguments: str, site: Path | None = None, **environ: str) -> dict[str, Any]:
+    """Its JSON, held against the documented schema."""
+    done = run(command, "--json", *arguments, site=site, **environ)
+    told: dict[str, Any] = json.loads(done.stdout)
+    (schema,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
+    jsonschema.validate(told, json.loads(schema))
+    assert done.returncode == (0 if told["healthy"] else 1)
+    return told
+
+
+def problems(told: dict[str, Any]) -> list[tuple[str, str, str | None]]:
+    """Check, text and what it follows from."""
+    return [
+        (check["name"], finding["text"], finding["follows_from"])
+        for check in told["checks"]
+        for finding in check["findings"]
+        if finding["status"] == "problem"
+    ]
+
+
+def distribute(site: Path, name: str, version: str, entry_points: str = "") -> None:
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(entry_points)
+
+
+def copy_of(site: Path, name: str, folder: Path) -> Path:
+    """An installed package once more, by links to its files, that one of them may be taken out; give the copy's folder."""
+    shutil.copytree(
+        Path(str(distribution(name).locate_file(""))) / distribution(name)._path.name,
+        site / distribution(name)._path.name,
+    )  # type: ignore[attr-defined]
+    shutil.copytree(folder, site / folder.name, copy_function=lambda source, target: Path(target).symlink_to(source))
+    return site / folder.name
 
 
 @pytest.mark.slow
-def test_a_right_environment_is_found_right(command: str) -> None:
-    done = subprocess.run([command, "check-env", "--json"], capture_output=True, text=True, timeout=600)
-    report = json.loads(done.stdout)
-    assert done.returncode == 0, report
-    assert report["healthy"]
-    assert report["schema"] == 1
-    assert {found["check"] for found in report["findings"]} == set(check_env.CHECKS)
-    texts = "\n".join(found["text"] for found in report["findings"])
-    assert "vLLM 0.9.1: adapter v0_9_1, engine V1" in texts
-    assert "vLLM is what adapter v0_9_1 was written for" in texts
+def test_a_right_environment_is_found_right(command: str, demo_model: Path) -> None:
+    told = report(command, "--model", str(demo_model))
+    assert told["healthy"], problems(told)
+    assert told["causes"] == []
+    assert [check["name"] for check in told["checks"]] == [check.NAME for check in CHECKS]
+    row, _ = choose_row(None)
+    assert told["row"] == {"extra": row.extra, "vllm": row.vllm, "engine": row.engine, "adapter": row.adapter}
+    texts = "\n".join(finding["text"] for check in told["checks"] for finding in check["findings"])
+    assert "numpy, torch, tokenizers, transformers, vllm, mindspore can be imported" in texts
+    assert f"vLLM is what adapter {row.adapter} was written for" in texts
     assert "a right answer" in texts
-    assert "vLLM picks the platform vllm_mindspore.compat.v0_9_1.platform.MindSporePlatform" in texts
+    assert "runs a graph on the device CPU" in texts
+    assert f"vLLM activates vllm_mindspore.compat.{row.adapter}.platform.MindSporePlatform" in texts
+    assert "It fits: weights 0.25 GiB" in texts
 
 
 @pytest.mark.slow
-def test_what_keeps_the_plugin_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import vllm_mindspore.matrix as matrix\n"
-        "def fail(): raise ValueError('No row for vLLM 9.9.9.')\n"
-        "matrix.row_for_installed_vllm = fail\n"
+def test_wrong_transformers_are_named_before_what_they_break(command: str, tmp_path: Path) -> None:
+    distribute(tmp_path, "transformers", "5.1.0")
+    (tmp_path / "transformers.py").write_text(
+        "raise ValueError(\"'aimv2' is already used by a Transformers config\")\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (found,) = platform_plugin.run()
-    assert found.status == "problem"
-    assert "No row for vLLM 9.9.9." in found.text
+    told = report(command, "--only", "packages", "imports", "drift", "platform-plugin", site=tmp_path)
+    first, *rest = problems(told)
+    assert first[:2] == ("packages", "transformers 5.1.0, vLLM 0.9.1 needs <4.54,>=4.51.1")
+    assert told["causes"] == ["packages"]
+    assert {name for name, _, _ in rest} == {"imports", "platform-plugin"}
+    assert {cause for _, _, cause in rest} == {"packages"}
 
 
-def test_a_variable_that_keeps_the_plugin_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_PLUGINS", "other")
-    assert platform_plugin.run() == [
-        Finding("problem", "VLLM_PLUGINS='other' keeps vLLM from loading this plugin", "unset VLLM_PLUGINS")
-    ]
+def test_kernels_that_are_not_there_are_named(command: str, tmp_path: Path) -> None:
+    folder = copy_of(tmp_path, "vllm-mindspore", Path(vllm_mindspore.__file__).parent)
+    (folder / "kernels" / "cpu" / "libvllm_mindspore_cpu.so").unlink()
+    told = report(command, "--only", "files", "kernels", site=tmp_path)
+    (name, text, _), (effect, sentence, cause) = problems(told)
+    assert (name, effect, cause) == ("files", "kernels", "files")
+    assert "libvllm_mindspore_cpu.so is missing" in text
+    assert sentence.startswith("The CPU kernels are not built")
 
 
-def test_another_platform_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform_plugin, "probe", lambda code: Probe("vllm.platforms.cpu.CpuPlatform", ""))
-    assert "vllm.platforms.cpu.CpuPlatform instead of this plugin's" in platform_plugin.run()[0].text
+@pytest.mark.slow
+def test_a_truncated_vllm_is_named_before_what_it_breaks(command: str, tmp_path: Path) -> None:
+    folder = copy_of(tmp_path, "vllm", Path(str(distribution("vllm").locate_file("vllm"))))
+    (folder / "config.py").unlink()
+    told = report(command, "--only", "packages", "files", "imports", "drift", "platform-plugin", site=tmp_path)
+    first, *rest = problems(told)
+    assert first[:2] == ("files", "vllm 0.9.1 is not complete: vllm/config.py is missing")
+    assert told["causes"] == ["files"]
+    assert {name for name, _, _ in rest} == {"imports", "platform-plugin"}
+    assert any("No module named 'vllm.config'" in text for _, text, _ in rest)
 
 
-def test_all_conflicting_packages_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = {"vllm": "0.9.1", "transformers": "5.1.0", "numpy": "2.2.0", "mindspore": "2.7.1"}
-    monkeypatch.setattr(packages, "version", lambda name: wrong.get(name, "1"))
-    assert [(found.text, found.remedy) for found in problems(packages.run())] == [
-        ("numpy 2.2.0, vLLM 0.9.1 needs <2", "pip install 'numpy<2'"),
-        (
-            "transformers 5.1.0, vLLM 0.9.1 needs >=4.51.1,<4.54",
-            "pip install 'transformers>=4.51.1,<4.54'",
-        ),
-    ]
-
-
-def test_a_missing_vllm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vllm_mindspore import matrix
-
-    def missing(name: str) -> str:
-        raise matrix.PackageNotFoundError(name)
-
-    monkeypatch.setattr(matrix, "version", missing)
-    first = packages.run()[0]
-    assert first.text.startswith("vLLM is not installed")
-    assert first.remedy == "pip install 'vllm-mindspore[vllm091]'"
-
-
-def test_kernels_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import vllm_mindspore.kernels.cpu.library as library\nlibrary._FILE = 'libnot_there.so'\n"
+@pytest.mark.slow
+def test_what_other_platform_plugins_do_is_shown(command: str, tmp_path: Path) -> None:
+    """One raises, which vLLM swallows; one offers a second platform, which vLLM refuses, with the cause named first."""
+    distribute(tmp_path, "raising", "1.0", "[vllm.platform_plugins]\nraising = other_platforms:fail\n")
+    distribute(tmp_path, "second", "1.0", "[vllm.platform_plugins]\nsecond = other_platforms:offer\n")
+    (tmp_path / "other_platforms.py").write_text(
+        "def fail():\n    raise OSError('no such card')\n\ndef offer():\n    return 'vllm.platforms.cpu.CpuPlatform'\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (found,) = kernels.run()
-    assert found.text.startswith("The CPU kernels are not built")
-    assert found.remedy == "pip install --force-reinstall --no-deps vllm-mindspore"
+    told = report(command, "--only", "rivals", "platform-plugin", site=tmp_path)
+    texts = [finding["text"] for check in told["checks"] for finding in check["findings"]]
+    assert "Plugin raising of raising raises OSError: no such card, which vLLM swallows (other_platforms:2)" in texts
+    *causes, (effect, sentence, follows) = problems(told)
+    assert [(name, text.split(" brings")[0]) for name, text, _ in causes] == [
+        ("rivals", "raising 1.0"),
+        ("rivals", "second 1.0"),
+    ]
+    assert (effect, follows) == ("platform-plugin", "rivals")
+    assert "Only one platform plugin can be activated" in sentence
 
 
-def test_a_mindspore_that_does_not_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mindspore.py").write_text("raise ImportError('libgomp is missing')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = device.run()[0]
-    assert found.status == "problem"
-    assert "libgomp is missing" in found.text
+@pytest.mark.slow
+def test_what_keeps_our_own_plugin_out_is_shown(command: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif sys.argv[:1] == ['-c']:\n"
+        "    import vllm_mindspore.matrix as matrix\n"
+        "    def fail(): raise ValueError('The table is damaged.')\n"
+        "    matrix.row_for_installed_vllm = fail\n"
+    )
+    told = report(command, "--only", "platform-plugin", site=tmp_path)
+    ((_, text, _),) = problems(told)
+    assert "vllm-mindspore cannot be vLLM's platform: The table is damaged." in text
 
 
-def test_a_probe_that_crashes_or_hangs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert finding.probe("import os; os.abort()") == Probe(None, "exit code -6")
-    monkeypatch.setattr(finding, "_SECONDS", 1)
-    assert finding.probe("import time; time.sleep(30)") == Probe(None, "no answer within 1 s")
+def test_a_mindspore_that_hangs_does_not_hang_the_report(command: str, tmp_path: Path) -> None:
+    (tmp_path / "mindspore.py").write_text("import time\ntime.sleep(600)\n")
+    begin = time.monotonic()
+    told = report(command, "--timeout", "3", "--only", "graph", "kernels", "locale", site=tmp_path)
+    assert time.monotonic() - begin < 15
+    assert told["checks"][1]["status"] == "note"
 
 
-def test_problems_are_printed_with_their_remedy_and_change_the_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(check_env, "CHECKS", ("packages",))
-    monkeypatch.setattr(packages, "run", lambda: [Finding("ok", "fine"), Finding("problem", "bad", "mend")])
-    assert check_env.run(as_json=False) == 1
-    assert capsys.readouterr().out == "✔ fine\n✘ bad\n    mend it: mend\n"
-    monkeypatch.setattr(packages, "run", lambda: [Finding("note", "hm")])
-    assert check_env.run(as_json=False) == 0
+def test_without_vllm_and_mindspore_there_is_still_a_report(command: str, tmp_path: Path) -> None:
+    """As in an environment where only this package, and what it needs, is installed."""
+    site = tmp_path / "site"
+    for name in ("packaging", "rich", "pygments", "markdown-it-py", "mdurl", "shtab", "vllm-mindspore"):
+        for file in distribution(name).files or []:
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                target = site / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(Path(str(file.locate())).resolve())
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from vllm_mindspore.cli.main import main; sys.exit(main())"
+    python = getattr(sys, "_base_executable", sys.executable)
+    asked = [
+        python,
+        "-I",
+        "-S",
+        "-c",
+        code,
+        str(site),
+        "check-env",
+        "--only",
+        "rivals",
+        "packages",
+        "imports",
+        "drift",
+        "platform-plugin",
+        "graph",
+    ]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert "vLLM is not installed: install one of 0.6.6.post1, 0.7.3, 0.8.3, 0.9.1" in done.stdout
+    assert "mindspore is not installed, vLLM 0.9.1 needs" in done.stdout
+    assert "pip install" in done.stdout
 
 
-def test_the_command_is_quick_to_say_something() -> None:
-    """No check imports what it looks at."""
+def test_something_is_said_at_once(command: str) -> None:
+    with subprocess.Popen([command, "check-env", "--only", "imports"], stdout=subprocess.PIPE, text=True) as process:
+        begin = time.monotonic()
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("vllm-mindspore ")
+        assert time.monotonic() - begin < 5
+        process.terminate()
+
+
+def test_an_interrupted_report_leaves_no_process_behind(command: str, tmp_path: Path) -> None:
+    (tmp_path / "mindspore.py").write_text(
+        f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    asked = [command, "check-env", "--timeout", "600", "--only", "graph"]
+    with subprocess.Popen(
+        asked,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").is_file() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert said == "vllm-mindspore check-env: interrupted\n"
+    assert process.returncode == 130
+    time.sleep(0.2)
+    assert not Path("/proc", (tmp_path / "pid").read_text(), "stat").exists()
+
+
+def test_another_row_can_be_asked_about(command: str) -> None:
+    done = run(command, "--row", "vllm083", "--only", "packages")
+    assert done.returncode == 1
+    assert "✘ packages  vllm 0.9.1, the row vllm083 needs ==0.8.3" in done.stdout
+    assert "[vllm083]'" in done.stdout
+
+
+def test_checks_can_be_chosen(command: str) -> None:
+    assert [check["name"] for check in report(command, "--only", "locale", "memory")["checks"]] == ["memory", "locale"]
+    few = [check.NAME for check in CHECKS if check.NAME not in ("cores", "locale")]
+    assert [check["name"] for check in report(command, "--skip", *few)["checks"]] == ["cores", "locale"]
+
+
+def test_fix_prints_a_script_and_nothing_else(command: str) -> None:
+    done = run(command, "--fix", "--only", "variables", "packages", "--row", "vllm083", VLLM_USE_V1="maybe")
+    assert done.returncode == 1
+    assert done.stdout.startswith("#!/bin/sh\n")
+    assert "[vllm083]'" in done.stdout
+    assert "# By hand, in the shell that starts vLLM:\n#   unset VLLM_USE_V1\n" in done.stdout
+    assert "✘ variables" in done.stderr
+    assert subprocess.run(["sh", "-n"], input=done.stdout, text=True).returncode == 0
+    assert run(command, "--fix", "--only", "locale").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "nothing"], "invalid choice: 'nothing'"),
+        (["--row", "vllm999"], "invalid choice: 'vllm999'"),
+        (["--only", "hub", "--skip", "disk"], "not allowed with"),
+        (["--skip", *(check.NAME for check in CHECKS)], "--skip leaves nothing to look at."),
+        (["--apply"], "--apply runs what --fix prints: give both."),
+        (["--fix", "--json"], "choose one"),
+        (["--dtype", "float32"], "name it with --model"),
+        (["--model", "x", "--max-model-len", "-1"], "is not a positive whole number"),
+    ],
+)
+def test_a_wrong_flag_is_a_usage_error(command: str, arguments: list[str], said: str) -> None:
+    done = run(command, *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_the_document_lists_every_check() -> None:
+    told = re.findall(r"^\| `([a-z][a-z-]+)` \| (.+) \|$", DOCUMENT, re.MULTILINE)
+    assert told == [(check.NAME, check.LOOKS_AT) for check in CHECKS]
+
+
+def test_what_a_check_follows_comes_before_it() -> None:
+    names = [check.NAME for check in CHECKS]
+    for i, check in enumerate(CHECKS):
+        assert set(check.FOLLOWS) <= set(names[:i]), check.NAME
+
+
+def test_no_check_imports_what_it_looks_at() -> None:
     script = "import sys, vllm_mindspore.cli.check_env, vllm_mindspore.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert not {"torch", "mindspore", "vllm", "numpy"} & set(done.stdout.split())
+    assert not {"torch", "mindspore", "vllm", "numpy", "transformers", "huggingface_hub"} & set(done.stdout.split())

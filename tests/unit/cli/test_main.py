@@ -20,14 +20,27 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_each_command_explains_itself_with_an_example(command: str, name: str) -> None:
     done = run(command, name, "--help")
     assert done.returncode == 0
-    assert "example:" in done.stdout
+    assert "examples:" in done.stdout
     assert name in run(command, "--help").stdout
 
 
 def test_the_matrix_is_printed(command: str) -> None:
     rows = json.loads(run(command, "matrix", "--json").stdout)
     assert [(row["vllm"], row["engine"]) for row in rows] == [(row.vllm, row.engine) for row in matrix.rows()]
-    assert "vLLM 0.9.1, engine V1" in run(command, "matrix").stdout
+    table = [line.split() for line in run(command, "matrix").stdout.splitlines()]
+    assert ["0.9.1", "V1,", "V0", "vllm091"] in [line[:4] for line in table]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(command: str) -> None:
+    done = subprocess.run(["bash", "-c", f"{command} matrix | true"], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+
+
+def test_a_shell_completes_commands_and_flags(command: str) -> None:
+    script = run(command, "--print-completion", "bash").stdout
+    assert "demo-model" in script
+    assert "--markdown" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=60).returncode == 0
 
 
 def test_a_wrong_command_is_a_usage_error(command: str) -> None:

@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from vllm_mindspore.cli.checks.finding import Finding, Probe, probe
-from vllm_mindspore.errors import UserError
-from vllm_mindspore.matrix import row_for_installed_vllm
+from vllm_mindspore.cli.checks.imports import libraries
+from vllm_mindspore.cli.doctor.finding import Finding, note, ok, problem
+from vllm_mindspore.cli.doctor.installing import install
+from vllm_mindspore.cli.doctor.probing import Probes
+from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
-_CODE = """
-import json, os
-os.environ["VLLM_PLUGINS"] = ""  # vLLM as it is without us: it may be so different that our platform does not load
-os.environ["VLLM_LOGGING_LEVEL"] = "CRITICAL"
-from vllm_mindspore.compat.common.drift import contract, differences
-print(json.dumps({{adapter: [len(contract(adapter)), differences(contract(adapter))] for adapter in {adapters}}}))
-"""
+NAME = "drift"
+LOOKS_AT = "whether the installed vLLM is what the adapter was written for"
+FOLLOWS = ("rivals", "packages", "files", "imports")
 
-
-def compare(adapters: list[str]) -> Probe:
-    """For each adapter, how many names its contract has and a sentence for each that differs in the installed vLLM."""
-    return probe(_CODE.format(adapters=json.dumps(adapters)))
+_NAMED = 10
+"""Differences that are printed."""
+_PATIENCE = 240
 
 
-def run() -> list[Finding]:
-    try:
-        row = row_for_installed_vllm()
-    except UserError:
-        return []  # `packages` says so
-    found = compare([row.adapter])
-    remedy = f"pip install --force-reinstall --no-deps 'vllm=={row.vllm}'"
-    if found.result is None:
-        return [Finding("problem", f"vLLM does not import: {found.error}", remedy)]
-    count, sentences = found.result[row.adapter]
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found."""
+
+    result: Any
+    """Adapter -> how many names its contract has, and a sentence for each that differs. None if vLLM does not import."""
+    error: str
+
+
+def compare(adapters: list[str]) -> Comparison:
+    """Compare the installed vLLM with the contract of each adapter."""
+    with Probes(_PATIENCE, os.environ) as probes:
+        answers = probes.ask("libraries", adapters=adapters)
+    error = (answers.parts.get("vllm") or {}).get("error", answers.error)
+    return Comparison(answers.parts.get("drift"), error)
+
+
+def run(around: Surroundings) -> Iterator[Finding]:
+    if not around.vllm_is_of_the_row:
+        return  # `packages` says so
+    row = around.row
+    found = libraries(around).parts.get("drift")
+    if found is None:
+        yield note("Not looked at, as vLLM cannot be imported")
+        return
+    count, sentences = found[row.adapter]
     if not count:
-        return [Finding("note", f"Adapter {row.adapter} has not written down what it relies on in vLLM")]
-    if not sentences:
-        return [Finding("ok", f"vLLM is what adapter {row.adapter} was written for: {count} names are as they were")]
-    return [
-        Finding("problem", f"This vLLM is not the one that adapter {row.adapter} was written for: {sentence}", remedy)
-        for sentence in sentences
-    ]
+        yield note(f"Adapter {row.adapter} has not written down what it relies on in vLLM")
+    elif not sentences:
+        yield ok(f"vLLM is what adapter {row.adapter} was written for: {count} names are as they were")
+    remedy = install(around, f"vllm=={row.vllm}", flags=["--force-reinstall", "--no-deps"])
+    for sentence in sentences[:_NAMED]:
+        yield problem(
+            f"This vLLM is not the one that adapter {row.adapter} was written for: {sentence}", remedy, {"vllm"}
+        )
+    if len(sentences) > _NAMED:
+        yield note(f"and {len(sentences) - _NAMED} more differences: vllm-mindspore matrix --probe --json lists them")

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from vllm_mindspore.cli.checks.finding import Finding, probe
+from collections.abc import Iterator
 
-_CODE = """
-import json
-from vllm_mindspore.kernels.cpu import library
-from vllm_mindspore.kernels.errors import KernelError
-try:
-    answer = {"isa": library.self_check(), "threads": library.num_threads()}
-except KernelError as error:
-    answer = {"error": str(error)}
-print(json.dumps(answer))
-"""
-_REMEDY = "pip install --force-reinstall --no-deps vllm-mindspore"
+from vllm_mindspore.cli.doctor.finding import Finding, ok, problem
+from vllm_mindspore.cli.doctor.installing import OURSELVES, reinstall_ourselves
+from vllm_mindspore.cli.doctor.surroundings import Surroundings
+
+NAME = "kernels"
+LOOKS_AT = "whether the CPU kernels are built, load and compute a right answer"
+FOLLOWS = ("interpreter", "packages", "files", "imports")
 
 
-def run() -> list[Finding]:
-    found = probe(_CODE)
-    if found.result is None:
-        return [Finding("problem", f"The CPU kernels crash: {found.error}", _REMEDY)]
-    if "error" in found.result:
-        return [Finding("problem", found.result["error"], _REMEDY)]
-    return [Finding("ok", "CPU kernels: {isa}, {threads} threads, a right answer".format(**found.result))]
+def run(around: Surroundings) -> Iterator[Finding]:
+    answers = around.probes.ask("kernels")
+    found = answers.parts.get("kernels")
+    if found is None:
+        about = {OURSELVES, "numpy"}
+        yield problem(f"The CPU kernels end Python: {answers.error}", reinstall_ourselves(around), about)
+    elif "error" in found:
+        about = {OURSELVES, *found["through"]} - {"vllm_mindspore"}
+        # Our own errors are whole sentences already.
+        yield problem(
+            found["error"].partition("KernelError: ")[2] or found["error"], reinstall_ourselves(around), about
+        )
+    else:
+        others = [isa for isa in found["isas"] if isa != found["isa"]]
+        also = f" ({', '.join(others)} would run, too)" if others else ""
+        yield ok(f"CPU kernels: {found['isa']}{also}, {found['threads']} threads, a right answer")

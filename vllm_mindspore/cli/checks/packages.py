@@ -1,62 +1,89 @@
-"""Python and the installed packages against the matrix row of the installed vLLM, all conflicts at once."""
+"""The installed packages against the matrix row and against what they ask of each other, all conflicts at once."""
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
-from vllm_mindspore.cli.checks.finding import Finding
-from vllm_mindspore.errors import UserError
-from vllm_mindspore.matrix import Row, row_for_installed_vllm, rows
+from vllm_mindspore.cli.doctor.finding import Finding, ok, problem
+from vllm_mindspore.cli.doctor.installing import OURSELVES, install, install_row
+from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
-_ALSO_NAMED = ("torch", "tokenizers", "protobuf")
-"""Left to vLLM's own requirements; named because they matter when something is reported."""
+NAME = "packages"
+LOOKS_AT = "vLLM, MindSpore and what goes with them, against version_matrix.toml and against each other"
+FOLLOWS = ("interpreter", "rivals")
+
+_THAT_ASK = ("vllm", "mindspore", "torch", "transformers", "tokenizers", OURSELVES)
+"""Whose own requirements are looked at."""
+_NAMED = ("vllm", "mindspore", "torch", "transformers", "tokenizers", "numpy", "protobuf")
 
 
-def run() -> list[Finding]:
-    try:
-        row = row_for_installed_vllm()
-    except UserError as error:
-        newest = rows()[-1]
-        return [
-            Finding("problem", str(error), f"pip install 'vllm-mindspore[{newest.extra}]'"),
-            *_findings(newest),
+@dataclass(frozen=True)
+class _Demand:
+    name: str
+    specifier: SpecifierSet
+    by: str
+
+
+@dataclass(frozen=True)
+class _Conflict:
+    name: str
+    text: str
+    requirement: str
+    """That satisfies all who ask for it."""
+
+
+def run(around: Surroundings) -> Iterator[Finding]:
+    conflicts = _conflicts(around)
+    yield ok(", ".join(f"{name} {around.version(name) or 'missing'}" for name in _NAMED))
+    # vLLM and MindSpore bring the rest with them.
+    whole = around.wanted.obstacle or any(conflict.name in ("vllm", "mindspore") for conflict in conflicts)
+    remedy = install_row(around) if whole else install(around, *(conflict.requirement for conflict in conflicts))
+    if around.wanted.obstacle:
+        yield problem(around.wanted.obstacle, remedy, {"vllm"})
+    for conflict in conflicts:
+        yield problem(conflict.text, remedy, {conflict.name})
+
+
+def _conflicts(around: Surroundings) -> list[_Conflict]:
+    by_name: dict[str, list[_Demand]] = {}
+    for demand in [*_of_the_row(around), *_of_others(around)]:
+        by_name.setdefault(canonicalize_name(demand.name), []).append(demand)
+    found = []
+    for name, demands in sorted(by_name.items(), key=lambda item: (item[0] != "vllm", item[0])):
+        installed = around.version(name)
+        refused = [
+            demand
+            for demand in demands
+            if installed is None or not demand.specifier.contains(installed, prereleases=True)
         ]
-    found = Finding("ok", f"vLLM {version('vllm')}: adapter {row.adapter}, engine {row.engine}")
-    return [found, *_findings(row)]
+        if refused:
+            needs = " and ".join(dict.fromkeys(f"{demand.by} needs {demand.specifier or 'it'}" for demand in refused))
+            specifiers = dict.fromkeys(part for demand in demands for part in str(demand.specifier).split(",") if part)
+            text = f"{name} {installed or 'is not installed'}, {needs}"
+            found.append(_Conflict(name, text, name + ",".join(specifiers)))
+    return found
 
 
-def _findings(row: Row) -> list[Finding]:
-    findings = []
-    python = platform.python_version()
-    if SpecifierSet(row.python).contains(python, prereleases=True):
-        findings.append(Finding("ok", f"Python {python} on {platform.machine()}"))
-    else:
-        findings.append(
-            Finding(
-                "problem",
-                f"Python {python}, vLLM {row.vllm} needs {row.python}",
-                f"python3.11 -m venv .venv && .venv/bin/pip install 'vllm-mindspore[{row.extra}]'",
-            )
-        )
-    for name, specifier in sorted(row.requirements.items()):
-        remedy = f"pip install '{name}{specifier}'"
-        try:
-            installed = version(name)
-        except PackageNotFoundError:
-            findings.append(Finding("problem", f"{name} is not installed, vLLM {row.vllm} needs {specifier}", remedy))
-            continue
-        if SpecifierSet(specifier).contains(installed, prereleases=True):
-            findings.append(Finding("ok", f"{name} {installed}"))
-        else:
-            findings.append(Finding("problem", f"{name} {installed}, vLLM {row.vllm} needs {specifier}", remedy))
-    for name in _ALSO_NAMED:
-        try:
-            findings.append(Finding("ok", f"{name} {version(name)}"))
-        except PackageNotFoundError:
-            findings.append(
-                Finding("problem", f"{name} is not installed", f"pip install 'vllm-mindspore[{row.extra}]'")
-            )
-    return findings
+def _of_the_row(around: Surroundings) -> Iterator[_Demand]:
+    row = around.row
+    if not around.vllm_is_of_the_row and not around.wanted.obstacle:
+        yield _Demand("vllm", SpecifierSet(f"=={row.vllm}"), f"the row {row.extra}")
+    for name, specifier in around.requirements.items():
+        yield _Demand(name, SpecifierSet(specifier), f"vLLM {row.vllm}")
+
+
+def _of_others(around: Surroundings) -> Iterator[_Demand]:
+    """What the packages themselves ask for."""
+    for asking in _THAT_ASK:
+        distribution = around.distribution(asking)
+        if distribution is None or (asking == "vllm" and not around.vllm_is_of_the_row):
+            continue  # another row's vLLM asks for something else
+        for text in distribution.requires or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                yield _Demand(requirement.name, requirement.specifier, f"{asking} {distribution.version}")

@@ -1,0 +1,89 @@
+"""Memory, cores, disk, shared memory, limits, locale: what a machine has. Each small check here, right and wrong."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vllm_mindspore.cli.checks.locale as locale
+from vllm_mindspore.cli.checks import cores, disk, limits, memory, shared_memory
+
+GIB = 1 << 30
+
+
+def test_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "total_memory", lambda: 16 * GIB)
+    monkeypatch.setattr(memory, "available_memory", lambda: 8 * GIB)
+    assert machine.is_fine(memory) == "8.0 GiB of 16.0 GiB are free"
+    machine.environ = {"VLLM_CPU_KVCACHE_SPACE": "12"}
+    (found,) = machine.problems(memory)
+    assert "VLLM_CPU_KVCACHE_SPACE=12 asks for 12 GiB" in found.text
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * GIB)
+    machine.environ = {}
+    assert [found.status for found in machine.look(memory)] == ["note"]
+
+
+def test_cores(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "usable", lambda: 4)
+    assert machine.is_fine(cores).startswith("4 of ")
+    machine.environ = {"OMP_NUM_THREADS": "64"}
+    (found,) = machine.look(cores)
+    assert found.status == "note"
+    assert found.remedy.command == "export OMP_NUM_THREADS=4"
+
+
+def test_disk(machine: Any) -> None:
+    machine.environ = {"HF_HOME": str(machine.root / "not" / "yet"), "TMPDIR": str(machine.root)}
+    assert f"{machine.root / 'not' / 'yet'} (HF_HOME) is writable" in machine.look(disk)[0].text
+    machine.environ["HF_HOME"] = str(machine.write("a_file") / "huggingface")
+    (found,) = machine.problems(disk)
+    assert (
+        found.text
+        == f"{machine.root}/a_file/huggingface (HF_HOME) cannot be made, as {machine.root}/a_file is not writable"
+    )
+    assert found.remedy.command.startswith("export HF_HOME=")
+
+
+def test_shared_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = machine.problems(shared_memory)
+    assert found.text == "/dev/shm is not there or not writable"
+    (machine.root / "dev" / "shm").mkdir(parents=True)
+    usage = type("Usage", (), {"free": 8 * GIB, "total": 8 * GIB})
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda folder: usage)
+    assert machine.is_fine(shared_memory) == "/dev/shm has 8192 MiB free of 8192"
+    usage.free = usage.total = 64 << 20
+    (found,) = machine.look(shared_memory)
+    assert found.status == "note"
+    assert "--shm-size" in found.remedy.command
+
+
+def test_limits(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = {
+        resource.RLIMIT_NOFILE: (65536, 65536),
+        resource.RLIMIT_AS: (resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+    }
+    monkeypatch.setattr(limits.resource, "getrlimit", allowed.__getitem__)
+    assert machine.is_fine(limits) == "65536 open files are allowed"
+    allowed[resource.RLIMIT_NOFILE] = (256, 4096)
+    allowed[resource.RLIMIT_AS] = (8 * GIB, 8 * GIB)
+    files, space = machine.problems(limits)
+    assert files.remedy.command == "ulimit -n 4096"
+    assert space.remedy.command == "ulimit -v unlimited"
+
+
+def test_locale(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locale, "encoding_of_files", lambda: "UTF-8")
+    assert machine.is_fine(locale) == "Files and their names are UTF-8"
+    monkeypatch.setattr(locale, "encoding_of_files", lambda: "ANSI_X3.4-1968")
+    (found,) = machine.problems(locale)
+    assert "reads files as ANSI_X3.4-1968" in found.text
+
+
+def test_this_machine_is_looked_at_without_a_crash(machine: Any) -> None:
+    machine.root, machine.environ = Path("/"), dict(os.environ)
+    for check in (memory, cores, disk, shared_memory, limits, locale):
+        assert list(check.run(machine.around())), check

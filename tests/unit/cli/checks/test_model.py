@@ -1,0 +1,211 @@
+"""Whether a model can be served."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllm_mindspore.cli.checks import model
+from vllm_mindspore.cli.doctor.probing import Probes
+
+GIB = 1 << 30
+
+
+def change(folder: Path, **settings: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+
+
+@pytest.fixture(autouse=True)
+def memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Bytes of memory."""
+    memory = {"total": 16 * GIB, "available": 8 * GIB}
+    monkeypatch.setattr(model, "total_memory", lambda: memory["total"])
+    monkeypatch.setattr(model, "available_memory", lambda: memory["available"])
+    return memory
+
+
+def test_nothing_is_said_where_no_model_is_named(machine: Any) -> None:
+    assert machine.look(model) == []
+
+
+def test_a_model_that_fits_is_fine(machine: Any, checkpoint: Path) -> None:
+    text = machine.is_fine(model, model=str(checkpoint))
+    assert "has a chat template" in text
+    assert "LlamaForCausalLM is known, and runs in bfloat16" in text
+    assert "It fits: weights 0.00 GiB" in text
+
+
+def test_the_demo_model_is_fine(machine: Any, demo_model: Path) -> None:
+    assert "weights 0.25 GiB" in machine.is_fine(model, model=str(demo_model))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"architectures": ["MambaForCausalLM"]}, "has architectures = ['MambaForCausalLM'], it must be one of"),
+        ({"quantization_config": {"quant_method": "awq"}}, "has weights quantised by awq"),
+        ({"torch_dtype": "float8_e4m3fn"}, "float8_e4m3fn is no dtype that the networks can have"),
+    ],
+)
+def test_a_model_that_there_is_no_network_for_is_named(
+    machine: Any, checkpoint: Path, settings: dict[str, Any], said: str
+) -> None:
+    change(checkpoint, **settings)
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert said in found.text
+
+
+def test_what_is_missing_is_named(machine: Any, checkpoint: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        (checkpoint / name).unlink()
+    texts = [found.text for found in machine.look(model, model=str(checkpoint))]
+    assert f"{checkpoint} lacks weights: model.safetensors" in texts
+    assert any("has no tokenizer" in text for text in texts)
+    assert any("has no chat template: /v1/chat/completions will refuse" in text for text in texts)
+
+
+def test_a_missing_shard_is_named(machine: Any, checkpoint: Path) -> None:
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (checkpoint / "model.safetensors").rename(checkpoint / shards["a"])
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert found.text == f"{checkpoint} lacks weights: {shards['b']}"
+
+
+def test_a_git_lfs_pointer_is_not_taken_for_weights(machine: Any, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert "holds a Git LFS pointer in place of model.safetensors" in found.text
+    assert found.remedy.command == f"git -C {checkpoint} lfs pull"
+
+
+def test_a_context_that_does_not_fit_is_named_with_the_longest_that_does(
+    machine: Any, checkpoint: Path, memory: dict[str, int]
+) -> None:
+    change(checkpoint, num_hidden_layers=64, hidden_size=4096, num_attention_heads=32, max_position_embeddings=1 << 20)
+    (found,) = machine.problems(model, model=str(checkpoint), max_model_len=1 << 20)
+    assert "does not fit with this context" in found.text
+    longest = int(found.remedy.command.split()[-1])
+    assert f"--max-model-len {longest}" in found.remedy.command
+    machine.is_fine(model, model=str(checkpoint), max_model_len=longest)
+    assert machine.problems(model, model=str(checkpoint), max_model_len=longest + 16)
+
+
+def test_weights_that_do_not_fit_are_named(machine: Any, checkpoint: Path, memory: dict[str, int]) -> None:
+    memory["available"] = 1 << 20
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert "does not fit: weights" in found.text
+
+
+def test_the_dtype_decides_how_much_the_weights_take(machine: Any, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").open("wb").truncate(2 * GIB)
+    assert "weights 2.00 GiB" in machine.is_fine(model, model=str(checkpoint))
+    assert "weights 4.00 GiB" in machine.is_fine(model, model=str(checkpoint), dtype="float32")
+    change(checkpoint, torch_dtype="float32")
+    assert "runs in float16\nIt fits: weights 1.00 GiB" in machine.is_fine(model, model=str(checkpoint))
+
+
+def test_more_positions_than_the_model_has_are_refused(machine: Any, checkpoint: Path) -> None:
+    (found,) = machine.problems(model, model=str(checkpoint), max_model_len=4096)
+    assert "--max-model-len 4096 is more than the 2048 positions" in found.text
+
+
+@pytest.mark.parametrize(
+    ("scaling", "positions"),
+    [
+        ({"rope_type": "linear", "factor": 4.0}, 8192),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
+    ],
+)
+def test_positions_that_rope_scaling_adds_are_counted(
+    machine: Any, checkpoint: Path, scaling: dict[str, Any], positions: int
+) -> None:
+    change(checkpoint, rope_scaling=scaling)
+    machine.is_fine(model, model=str(checkpoint), max_model_len=positions)
+    assert machine.problems(model, model=str(checkpoint), max_model_len=positions + 1)
+    machine.environ = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
+    machine.is_fine(model, model=str(checkpoint), max_model_len=positions + 1)
+
+
+def test_a_path_that_is_not_there_is_named(machine: Any) -> None:
+    (found,) = machine.problems(model, model="/no/such/model")
+    assert found.text.startswith("/no/such/model is no folder")
+
+
+def test_a_config_that_is_no_json_is_named(machine: Any, checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text("{")
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert "config.json is not JSON" in found.text
+
+
+@pytest.fixture
+def hub(checkpoint: Path) -> Iterator[str]:
+    """A hub with the model me/mine, of which the weights can be listed and not fetched."""
+    small = ("config.json", "tokenizer_config.json")
+    listing = {
+        "id": "me/mine",
+        "sha": "0" * 40,
+        "siblings": [{"rfilename": file.name, "size": file.stat().st_size} for file in checkpoint.iterdir()],
+    }
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.rpartition("/")[2]
+            if self.path.startswith("/api/models/me/mine"):
+                body = json.dumps(listing).encode()
+            elif self.path.startswith("/me/mine/resolve/") and name in small:
+                body = (checkpoint / name).read_bytes()
+            else:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{name}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_model_on_the_hub_is_looked_at_without_fetching_it(machine: Any, hub: str) -> None:
+    machine.environ = {"HF_ENDPOINT": hub, "HF_HOME": str(machine.root / "cache"), "PATH": "/usr/bin"}
+    with Probes(60, machine.environ) as machine.probes:
+        assert "It fits" in machine.is_fine(model, model="me/mine")
+        (found,) = machine.problems(model, model="me/yours")
+    assert "the hub does not give it" in found.text
+    assert not list((machine.root / "cache").rglob("*.safetensors"))
+
+
+def test_a_model_that_is_not_in_the_cache_of_an_offline_machine_is_named(machine: Any) -> None:
+    machine.environ = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(machine.root), "PATH": "/usr/bin"}
+    with Probes(60, machine.environ) as machine.probes:
+        (found,) = machine.problems(model, model="me/mine")
+    assert found.text == "me/mine is not in the cache, and HF_HUB_OFFLINE keeps from fetching it"
+    assert found.remedy.command == "HF_HUB_OFFLINE=0 huggingface-cli download me/mine"
+
+
+def test_a_model_in_the_cache_is_found_offline(machine: Any, checkpoint: Path) -> None:
+    repository = machine.root / "hub" / "models--me--mine"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots").mkdir()
+    checkpoint.rename(repository / "snapshots" / ("0" * 40))
+    machine.environ = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(machine.root), "PATH": "/usr/bin"}
+    with Probes(60, machine.environ) as machine.probes:
+        assert "It fits" in machine.is_fine(model, model="me/mine")

@@ -1,0 +1,207 @@
+"""Whether a model can be served here: its architecture, dtype, memory and chat template."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from vllm_mindspore.cli.checks.hub import offline_by
+from vllm_mindspore.cli.checks.imports import longer
+from vllm_mindspore.cli.doctor.checkpoint import Checkpoint
+from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
+from vllm_mindspore.cli.doctor.surroundings import Surroundings
+from vllm_mindspore.engine.memory import (
+    activation_bytes,
+    available_memory,
+    dtype_bytes,
+    kv_cache_bytes_per_block,
+    total_memory,
+)
+from vllm_mindspore.errors import UserError
+from vllm_mindspore.models.config import ModelConfig
+
+NAME = "model"
+LOOKS_AT = "the model of --model: architecture, dtype, memory, chat template"
+FOLLOWS = ()
+
+GIB = 1 << 30
+_BLOCK = 16
+_STEP_TOKENS, _SEQUENCES = 2048, 256
+"""What vLLM's server runs in one step by default."""
+_UTILIZATION = 0.9
+"""vLLM's default of --gpu-memory-utilization, of all memory here."""
+_READ = ("float32", "float16", "bfloat16")
+_NAMES = {"half": "float16", "float": "float32"}
+_INSTEAD = "in place of the command that you meant to run"
+
+
+def run(around: Surroundings) -> Iterator[Finding]:
+    name = around.wanted.model
+    if name is None:
+        return
+    try:
+        checkpoint = _checkpoint(around, name)
+    except (OSError, ValueError) as error:
+        yield problem(str(error), _fetch(name), {"model"})
+        return
+    if isinstance(checkpoint, Finding):
+        yield checkpoint
+        return
+    yield from _complete(checkpoint)
+    if checkpoint.config is not None:
+        yield from _network(around, checkpoint)
+
+
+def _checkpoint(around: Surroundings, name: str) -> Checkpoint | Finding:
+    if Path(name).is_dir():
+        return Checkpoint.in_folder(name, Path(name))
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        return problem(
+            f"{name} is no folder, and no id of a model on the hub, which is owner/name",
+            Remedy(f"ls {shlex.quote(str(Path(name).parent))}", "and name the folder that holds config.json"),
+            {"model"},
+        )
+    offline = offline_by(around)
+    answers = around.probes.ask("model", model=name, online=offline is None)
+    found = answers.parts.get("model")
+    if found is None:
+        return problem(f"The hub's client: {answers.error}", longer(around), {"model", "huggingface-hub"})
+    if "error" in found:
+        return problem(
+            f"{name} is not in the cache, and the hub does not give it: {found['error']}", _fetch(name), {"model"}
+        )
+    if found.get("folder"):
+        return Checkpoint.in_folder(name, Path(found["folder"]))
+    if offline:
+        return problem(
+            f"{name} is not in the cache, and {offline} keeps from fetching it",
+            Remedy(f"{offline}=0 {_fetch(name).command}", "where there is a network"),
+            {"model"},
+        )
+    return Checkpoint.on_hub(name, found["files"], found["read"])
+
+
+def _fetch(name: str) -> Remedy:
+    return Remedy(
+        f"huggingface-cli download {shlex.quote(name)}",
+        "where there is a network; then name the folder, or copy the cache here",
+    )
+
+
+def _complete(checkpoint: Checkpoint) -> Iterator[Finding]:
+    where = checkpoint.folder or checkpoint.name
+    if checkpoint.config is None:
+        yield problem(f"{where} has no config.json", _fetch(checkpoint.name), {"model"})
+    if checkpoint.missing_weights:
+        missing = checkpoint.missing_weights
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        yield problem(f"{where} lacks weights: {missing[0]}{more}", _fetch(checkpoint.name), {"model"})
+    if checkpoint.pointers:
+        pull = Remedy(f"git -C {shlex.quote(str(where))} lfs pull", "where there is a network")
+        yield problem(f"{where} holds a Git LFS pointer in place of {', '.join(checkpoint.pointers)}", pull, {"model"})
+    if not checkpoint.has_tokenizer:
+        yield problem(
+            f"{where} has no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json",
+            _fetch(checkpoint.name),
+            {"model"},
+        )
+    if checkpoint.has_chat_template:
+        yield ok(f"{checkpoint.name} has a chat template")
+    else:
+        remedy = Remedy(f"vllm-mindspore serve {shlex.quote(checkpoint.name)} --chat-template FILE", _INSTEAD)
+        yield note(
+            f"{checkpoint.name} has no chat template: /v1/chat/completions will refuse, /v1/completions works", remedy
+        )
+
+
+def _network(around: Surroundings, checkpoint: Checkpoint) -> Iterator[Finding]:
+    config = checkpoint.config or {}
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "some method")
+        yield problem(
+            f"{checkpoint.name} has weights quantised by {method}: only bfloat16, float16 and float32 can be read",
+            _other(),
+            {"model"},
+        )
+        return
+    dtype = _dtype(around.wanted.dtype, checkpoint)
+    try:
+        network = ModelConfig.from_hf(config, dtype, checkpoint.folder or checkpoint.name)
+    except UserError as error:
+        yield problem(str(error), _other(), {"model"})
+        return
+    yield ok(f"{network.architecture} is known, and runs in {dtype}")
+    if checkpoint.weights:
+        yield _fits(around, checkpoint, network)
+
+
+def _other() -> Remedy:
+    return Remedy(
+        "vllm-mindspore matrix --json",
+        "lists the architectures under models: choose a checkpoint of one, not quantised",
+    )
+
+
+def _dtype(asked: str, checkpoint: Checkpoint) -> str:
+    if asked == "auto":  # vLLM makes 16 bits of 32 then
+        return "float16" if checkpoint.dtype == "float32" else checkpoint.dtype
+    return _NAMES.get(asked, asked)
+
+
+def _fits(around: Surroundings, checkpoint: Checkpoint, network: ModelConfig) -> Finding:
+    most = _positions(network)
+    longest = around.wanted.max_model_len or most
+    serve = f"vllm-mindspore serve {shlex.quote(checkpoint.name)} --dtype {network.dtype} --max-model-len"
+    if longest > most and around.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") != "1":
+        return problem(
+            f"--max-model-len {longest} is more than the {most} positions of {checkpoint.name}",
+            Remedy(f"{serve} {most}", _INSTEAD),
+            {"model"},
+        )
+    stored = sum(checkpoint.weights.values())
+    written = dtype_bytes(checkpoint.dtype) if checkpoint.dtype in _READ else 2
+    weights = stored * dtype_bytes(network.dtype) // written
+    step = _STEP_TOKENS if around.row.engine == "V1" else max(_STEP_TOKENS, longest)
+    activations = activation_bytes(network, step, _SEQUENCES)
+    available = available_memory()
+    for_cache = _cache(around, available, weights + activations)
+    fitting = max(0, for_cache) // kv_cache_bytes_per_block(network, _BLOCK) * _BLOCK
+    needs = f"weights {weights / GIB:.2f} GiB, a step {activations / GIB:.2f} GiB, {longest} tokens of KV cache {_kv(network, longest) / GIB:.2f} GiB"
+    text = f"{needs}; {available / GIB:.2f} GiB of memory are free"
+    if fitting < _BLOCK:
+        return problem(
+            f"{checkpoint.name} does not fit: {text}",
+            Remedy("free -g", "and free memory, or take a smaller model"),
+            {"model"},
+        )
+    if fitting < longest:
+        return problem(
+            f"{checkpoint.name} does not fit with this context: {text}",
+            Remedy(f"{serve} {fitting}", _INSTEAD),
+            {"model"},
+        )
+    return ok(f"It fits: {text}, so {fitting // longest} such sequences run at once")
+
+
+def _positions(network: ModelConfig) -> int:
+    """The longest context that vLLM gives the model without being told."""
+    rope = network.rope
+    if rope.kind not in ("linear", "dynamic", "yarn"):
+        return network.max_position_embeddings
+    before = network.max_position_embeddings
+    if rope.kind == "yarn":
+        before = rope.parameters.get("original_max_position_embeddings", before)
+    return int(before * rope.parameters.get("factor", 1))
+
+
+def _cache(around: Surroundings, available: int, beside: int) -> int:
+    """Bytes that the KV cache may have, as the worker will count them."""
+    asked = around.environ.get("VLLM_CPU_KVCACHE_SPACE", "")
+    if asked.isdecimal() and int(asked):
+        return min(int(asked) * GIB, available - beside)
+    return min(int(_UTILIZATION * total_memory()), available) - beside
+
+
+def _kv(network: ModelConfig, tokens: int) -> int:
+    return -(-tokens // _BLOCK) * kv_cache_bytes_per_block(network, _BLOCK)

@@ -1,0 +1,98 @@
+"""What can be known of a checkpoint from the names, sizes and settings of its files, in a folder or on the hub."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_WEIGHTS = (("model.safetensors", "model-*-of-*.safetensors"), ("pytorch_model.bin", "pytorch_model-*-of-*.bin"))
+_INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files."""
+
+    name: str
+    """As the user named it."""
+    files: Mapping[str, int]
+    """Name -> bytes."""
+    config: Mapping[str, Any] | None
+    """`config.json`."""
+    tokenizer: Mapping[str, Any]
+    """`tokenizer_config.json`."""
+    folder: Path | None = None
+
+    @classmethod
+    def in_folder(cls, name: str, folder: Path) -> Checkpoint:
+        """Look into a folder.
+
+        Raises:
+            ValueError: a file is not JSON.
+        """
+        files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+        config = _read(folder / "config.json") if "config.json" in files else None
+        tokenizer = _read(folder / "tokenizer_config.json") if "tokenizer_config.json" in files else {}
+        return cls(name, files, config, tokenizer, folder)
+
+    @classmethod
+    def on_hub(cls, name: str, files: Mapping[str, int], read: Mapping[str, Any]) -> Checkpoint:
+        """From what the probe `model` told."""
+        return cls(name, files, read.get("config.json"), read.get("tokenizer_config.json", {}))
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        """The files that hold the weights, as the loader chooses them."""
+        for patterns in _WEIGHTS:
+            found = {name: size for name, size in self.files.items() if any(fnmatch.fnmatch(name, p) for p in patterns)}
+            if found:
+                return found
+        return {}
+
+    @property
+    def missing_weights(self) -> list[str]:
+        """Files that an index names and that are not there; and all, if there is no index and no weight."""
+        index = next((name for name in _INDEX if name in self.files), None)
+        if self.folder is None or index is None:
+            return [] if self.weights else ["model.safetensors"]
+        named = set(_read(self.folder / index).get("weight_map", {}).values())
+        return sorted(named - self.files.keys())
+
+    @property
+    def pointers(self) -> list[str]:
+        """Weights that Git LFS was to fetch and did not."""
+        if self.folder is None:
+            return []
+        small = [name for name, size in self.weights.items() if size < 1024]
+        return [name for name in small if (self.folder / name).read_bytes().startswith(_POINTER)]
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights, as `config.json` says."""
+        told = str((self.config or {}).get("torch_dtype") or (self.config or {}).get("dtype") or "float32")
+        return told.rpartition(".")[2]
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return bool(self.files.keys() & {"tokenizer.json", "tokenizer.model", "vocab.json"})
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self.tokenizer.get("chat_template")) or bool(
+            self.files.keys() & {"chat_template.jinja", "chat_template.json"}
+        )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} holds no JSON object")
+    return value
