@@ -14,10 +14,9 @@ import pytest
 import vllm_mindspore.compat
 from vllm_mindspore.cli import matrix_table
 from vllm_mindspore.cli.checks import drift as check
-from vllm_mindspore.cli.checks.finding import Finding, Probe
+from vllm_mindspore.cli.checks.drift import Comparison
 from vllm_mindspore.compat.common import drift
 from vllm_mindspore.errors import UserError
-from vllm_mindspore.matrix import rows
 
 COMPAT = Path(vllm_mindspore.compat.__file__ or "").parent
 SOURCE = """
@@ -179,30 +178,9 @@ def imports(file: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == "vllm")
 
 
-ROW = rows()[-1]
-
-
-def test_check_env_names_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "row_for_installed_vllm", lambda: ROW)
-    monkeypatch.setattr(check, "compare", lambda adapters: Probe({adapters[0]: [9, ["vllm.x has no y."]]}, ""))
-    assert check.run() == [
-        Finding(
-            "problem",
-            f"This vLLM is not the one that adapter {ROW.adapter} was written for: vllm.x has no y.",
-            f"pip install --force-reinstall --no-deps 'vllm=={ROW.vllm}'",
-        )
-    ]
-
-
-def test_check_env_names_a_vllm_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "row_for_installed_vllm", lambda: ROW)
-    monkeypatch.setattr(check, "compare", lambda adapters: Probe(None, "ImportError: no torch"))
-    assert check.run()[0].text == "vLLM does not import: ImportError: no torch"
-
-
-def compared(adapters: list[str]) -> Probe:
+def compared(adapters: list[str]) -> Comparison:
     found = {adapter: [10, ["vllm.a has no b."] * 5] for adapter in adapters}
-    return Probe({**found, "v0_8_3_v1": [20, ["vllm.c has no d."]], "v0_7_3": [0, []]}, "")
+    return Comparison({**found, "v0_8_3_v1": [20, ["vllm.c has no d."]], "v0_7_3": [0, []]}, "")
 
 
 def test_the_adapter_that_fits_best_is_told_with_what_differs(
@@ -222,7 +200,7 @@ def test_the_adapter_that_fits_best_is_told_with_what_differs(
 
 
 def test_a_vllm_that_does_not_import_cannot_be_probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "compare", lambda adapters: Probe(None, "ImportError: no torch"))
+    monkeypatch.setattr(check, "compare", lambda adapters: Comparison(None, "ImportError: no torch"))
     monkeypatch.setattr(matrix_table, "version", lambda name: "0.8.5")
     with pytest.raises(UserError, match=r"vLLM 0\.8\.5 does not import: ImportError: no torch"):
         matrix_table.probe(as_json=False)
