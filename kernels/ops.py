@@ -415,7 +415,7 @@ class PackedWeights:
     """
 
     def __init__(self, groups: int, n: int, k: int, dtype: str, interleave: bool = False) -> None:
-        self._array = library.zeros((groups, *library.packed_shape(n, k, dtype, interleave)), dtype)
+        self._array = library.room_for_weight((groups, *library.packed_shape(n, k, dtype, interleave)), dtype)
         self._dtype, self._interleave = dtype, interleave
 
     def put(self, group: int, arrays: Sequence[np.ndarray[Any, Any]], src_dtype: str) -> None:

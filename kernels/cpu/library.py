@@ -161,9 +161,9 @@ def pack_weight(
     if interleave and (len(arrays) != 2 or arrays[0].shape != arrays[1].shape):
         raise ValueError("an interleaved weight has two parts of one shape")
     rows = [len(array) for array in arrays]
-    shape, kind = packed_shape(sum(rows), k, dtype, interleave), storage(dtype)
-    packed = _arena.take(math.prod(shape) * kind.itemsize).view(kind).reshape(shape) if out is None else out
-    if packed.shape != shape or packed.dtype != kind or not packed.flags.c_contiguous:
+    shape = packed_shape(sum(rows), k, dtype, interleave)
+    packed = room_for_weight(shape, dtype) if out is None else out
+    if packed.shape != shape or packed.dtype != storage(dtype) or not packed.flags.c_contiguous:
         raise ValueError(f"a packed weight of {sum(rows)} by {k} does not fit into what is there for it")
     all_finite = load().vms_pack_weight(
         (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays)),
@@ -178,6 +178,12 @@ def pack_weight(
     if not all_finite:
         raise NotFinite("a weight holds a value that is not a finite number")
     return packed
+
+
+def room_for_weight(shape: Sequence[int], dtype: str) -> np.ndarray[Any, Any]:
+    """As `zeros`, but several weights share a huge page."""
+    kind = storage(dtype)
+    return _arena.take(math.prod(shape) * kind.itemsize).view(kind).reshape(shape)
 
 
 def zeros(shape: Sequence[int], dtype: str) -> np.ndarray[Any, Any]:

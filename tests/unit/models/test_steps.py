@@ -141,7 +141,7 @@ def test_a_network_that_is_gone_gives_its_memory_back(checkpoint: tuple[Path, An
 
     def held_by_one_more() -> float:
         before = process.memory_info().rss
-        driver = Driver(*checkpoint, dtype, max_len=40_000)
+        driver = Driver(*checkpoint, dtype, max_len=100_000)
         for blocks in driver.runner.kv_cache._blocks:
             blocks[:] = 1  # all of the cache is used
         driver.step({0: [1, 2, 3]})
