@@ -33,12 +33,27 @@ class Router(nn.Module):
         return experts, weights * config.routed_scaling_factor
 
 
+def project_queries_at_once(attention: nn.Module) -> None:
+    """V2-Lite's `q_proj`, in the place of a projection down, a norm and a projection up."""
+    attention.q_proj = nn.Linear(attention.config.hidden_size, attention.q_b_proj.out_features, bias=False)
+    attention.q_a_proj = attention.q_a_layernorm = nn.Identity()
+    del attention.q_b_proj
+    attention.q_b_proj = attention.q_proj.forward
+
+
 class DeepseekV2ForCausalLM(DeepseekV3ForCausalLM):
     config_class = DeepseekV2Config
 
     def __init__(self, config: DeepseekV2Config) -> None:
+        is_lite = config.q_lora_rank is None
+        if is_lite:
+            config.q_lora_rank = 1  # not all transformers make a DeepSeek-V3 without
         super().__init__(config)
+        if is_lite:
+            config.q_lora_rank = None
         for index, layer in enumerate(self.model.layers):
+            if is_lite:
+                project_queries_at_once(layer.self_attn)
             if isinstance(layer.mlp, DeepseekV3MoE):
                 layer.mlp.gate = Router(config)
                 if index % config.moe_layer_freq:
