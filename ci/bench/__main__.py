@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +34,8 @@ import report
 import roofline
 from machine import HERE, description
 from sides import LLAMA, PEER, Failed, our_python
-from work import WORK, Bench, Row
+from turns import Bench
+from work import WORK
 
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "bench"
@@ -50,18 +52,19 @@ def main() -> None:
     model = options.model or Path(subprocess.check_output([command, "demo-model"], text=True).splitlines()[-1])
     bench = Bench(model, BUILD, options.peer, options.llama, options.rounds)
     machine = {**description(library.isa()), "peak counts": bench.limits.operation()}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no engine is left behind
     failures = []
     try:
         for name in options.only:
             print(name, file=sys.stderr)
-            rows: list[Row] = []
             try:
-                rows.extend(WORK[name](bench))
+                for row in WORK[name](bench):
+                    report.add(results_file, machine, row, commit(), time.strftime("%Y-%m-%d %H:%M"))
             except Failed as error:
                 failures.append(f"{name}: {error}")
-            results = report.merged(results_file, machine, rows, commit(), time.strftime("%Y-%m-%d %H:%M"))
     finally:
         bench.stop()
+    results = report.read(results_file)
     print(report.text(results, lacking))
     print(f"\nThe figures of every round are in {results_file}")
     if options.write_docs:

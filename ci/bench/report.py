@@ -9,22 +9,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rows import PEAK, READS, Bar, Row
 from sides import LLAMA, OURS, PEER
-from work import PEAK, READS, Bar, Row
 
 BEGIN, END = "<!-- written by make bench: begin -->", "<!-- written by make bench: end -->"
 SIDES = (OURS, LLAMA, PEER)
 
 
-def merged(file: Path, machine: Mapping[str, str], rows: Iterable[Row], commit: str, when: str) -> dict[str, Any]:
-    """What the file holds, with these rows in the place of those of the same name; written back."""
-    results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"rows": {}}
+def read(file: Path) -> dict[str, Any]:
+    """What was measured so far: the machine, and rows by their work."""
+    results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"machine": {}, "rows": {}}
+    return results
+
+
+def add(file: Path, machine: Mapping[str, str], row: Row, commit: str, when: str) -> None:
+    """Put a row into the file, in the place of the one of the same work."""
+    results = read(file)
     results["machine"] = dict(machine)
-    for row in rows:
-        results["rows"][row.work] = {**asdict(row), "commit": commit, "when": when}
+    results["rows"][row.work] = {**asdict(row), "commit": commit, "when": when}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(results, indent=1) + "\n")
-    return results
 
 
 def bars(results: Mapping[str, Any]) -> list[list[str]]:

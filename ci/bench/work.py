@@ -7,121 +7,21 @@ round by round, and the limits are measured in every round as well.
 from __future__ import annotations
 
 import statistics
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, Callable
 
-from machine import Limits, busy
-from network import Network, Products
+from machine import busy
+from network import Products
+from rows import PEAK, READS, Bar, Row, against, ratio, with_limits
 from servers import Server
-from sides import LLAMA, OURS, PEER, THREADS, Engine, Llama, our_python
+from sides import LLAMA, OURS, PEER, THREADS, Engine, our_python
+from turns import Bench
 
 PROMPT, STEPS = 32, 64
 PREFILL_PROMPTS, PREFILL_LENGTH = 4, 1024
 LONG_BATCH, LONG_CONTEXTS = 8, (2048, 4096, 8192)
 STREAMS, SERVED_IN, SERVED_OUT = 16, 128, 128
-READS, PEAK = "read bandwidth", "peak"
-
-Rounds = Mapping[str, list[float]]
-
-
-@dataclass
-class Bar:
-    """What is asked for, and what was found."""
-
-    what: str
-    bar: float
-    figure: float
-    at_most: bool = False
-    unit: str = ""
-    """"%", "ms", "s" or "x"."""
-
-    @property
-    def met(self) -> bool:
-        return self.figure <= self.bar if self.at_most else self.figure >= self.bar
-
-
-@dataclass
-class Row:
-    """A line of the table."""
-
-    work: str
-    unit: str
-    sides: dict[str, list[float]]
-    """Of each side, a figure for each round."""
-    bars: list[Bar] = field(default_factory=list)
-    step: dict[str, float] | None = None
-    """Bytes and floating point operations of a step, and the tokens that it brings forward."""
-    busy: float = 0.0
-    """Part of the cores that was at other work, the median over the rounds."""
-
-
-class Bench:
-    """Everything that the work needs: the sides that are there, started when they are first asked for."""
-
-    def __init__(self, model: Path, folder: Path, peer: str | None, llama: Path | None, rounds: int) -> None:
-        self.model, self.peer, self.rounds = model, peer, rounds
-        self.network = Network(model)
-        self.limits = Limits(folder)
-        self.llama = Llama(llama, folder) if llama else None
-        self._engines: dict[str, Engine] = {}
-
-    def engine(self, name: str, python: str, **options: Any) -> Engine:
-        """The engine of that name, started if there is none yet."""
-        if name not in self._engines:
-            self._engines[name] = Engine(python, self.model, **options)
-        return self._engines[name]
-
-    def short(self, side: str) -> Engine:
-        """For prompts of up to 1024 tokens."""
-        python = our_python() if side == OURS else str(self.peer)
-        return self.engine(side, python, max_model_len=2048, max_num_seqs=32)
-
-    def stop(self) -> None:
-        for engine in self._engines.values():
-            engine.stop()
-        self._engines.clear()
-
-    def vllms(self) -> list[str]:
-        return [OURS, *([PEER] if self.peer else [])]
-
-    def take_turns(self, sides: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, list[Any]], float]:
-        """Call each side once a round, after a call that does not count; the results, and how busy the machine was."""
-        for side in sides.values():
-            side()
-        found: dict[str, list[Any]] = {side: [] for side in sides}
-        others = []
-        for i in range(self.rounds):
-            others.append(busy())
-            for side, measure in sides.items():
-                found[side].append(measure())
-            print(f"  round {i + 1} of {self.rounds}", file=sys.stderr)
-        return found, statistics.median(others)
-
-    def measured_limits(self) -> tuple[float, float]:
-        return self.limits.measure(THREADS)
-
-
-def ratio(ours: list[float], others: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, others))
-
-
-def against(figures: Rounds, bars: Mapping[str, float]) -> list[Bar]:
-    """Bars of the form "so many times what that side does", for the sides that are there."""
-    return [
-        Bar(f"of {side}", bar, ratio(figures[OURS], figures[side]), unit="x")
-        for side, bar in bars.items()
-        if side in figures
-    ]
-
-
-def with_limits(found: dict[str, list[Any]]) -> dict[str, list[float]]:
-    """The pairs of limits as two sides, in GB/s and GFLOP/s."""
-    pairs = found.pop("limits")
-    return {**found, READS: [reads / 1e9 for reads, _ in pairs], PEAK: [peak / 1e9 for _, peak in pairs]}
 
 
 def decode(bench: Bench) -> Iterator[Row]:
