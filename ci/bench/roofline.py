@@ -28,7 +28,7 @@ def draw(results: Mapping[str, Any], file: Path) -> None:
     ridge = peak / reads
     ends = (0.5, 4 * max(ridge, *(row["step"]["flops"] / row["step"]["bytes"] for row in steps.values())))
     axes.plot([ends[0], ridge, ends[1]], [ends[0] * reads, peak, peak], color="#444444", linewidth=1.2)
-    axes.annotate(f"{reads:.0f} GB/s", (ends[0] * 1.15, ends[0] * reads * 1.6), color="#444444")
+    axes.annotate(f"{reads:.0f} GB/s", (ridge / 3, 0.5 * reads * ridge / 3), color="#444444")
     axes.annotate(f"{peak:.0f} GFLOP/s", (ridge * 1.5, peak * 1.12), color="#444444")
     for side, (marker, color) in MARKERS.items():
         points = [_point(row, side) for row in steps.values() if side in row["sides"]]
