@@ -1,6 +1,6 @@
 """Workers for what a step consists of: ours with a clock in it, and one without a network. vLLM takes them by `worker_cls`.
 
-With the second, everything of vLLM and of the adapter runs and no kernel does: what is left of a step, of the start-up and of the memory is not
+With the latter, everything of vLLM and of the adapter runs and no kernel does: what is left of a step, of the start-up and of the memory is not
 the network's.
 """
 
@@ -68,6 +68,34 @@ class TimedWorker(MindSporeWorker):  # type: ignore[misc]
             "weights": self._weights,
             "kv cache": self.cache_config.num_gpu_blocks * self.bytes_per_block(),
         }
+
+
+class LongWorker(TimedWorker):
+    """Computes no prompts, which would take minutes: their keys and values are drawn. What a step of decoding costs does not depend on them."""
+
+    def init_device(self) -> None:
+        super().init_device()
+        from vllm_mindspore.engine.runner import ModelRunner
+        from vllm_mindspore.kernels import ops
+
+        cache_array, execute = ops.cache_array, ModelRunner.execute
+        draw = np.random.default_rng(0)
+
+        def drawn(*shape_and_dtype: Any) -> np.ndarray:
+            array = cache_array(*shape_and_dtype)
+            numbers = draw.standard_normal(array.shape[1:], np.float32)
+            array[:] = numbers.view(np.uint32) >> 16  # bfloat16, and memory that is really there
+            return array
+
+        def execute_decoding(runner: Any, batch: StepBatch) -> StepOutput:
+            if len(batch.token_ids) == len(batch.q_seq_lens):
+                return execute(runner, batch)
+            rows, config = len(batch.logits_indices), runner.model.config
+            hidden = np.zeros((len(batch.token_ids), config.hidden_size), np.float32)
+            return StepOutput(np.zeros((rows, config.vocab_size), np.float32), np.zeros(rows, np.int32), hidden)
+
+        ops.cache_array = drawn
+        ModelRunner.execute = execute_decoding  # type: ignore[method-assign]
 
 
 class NullRunner:

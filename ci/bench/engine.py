@@ -16,7 +16,7 @@ MARK = "bench:"
 
 
 def prompts(seed: int, count: int, length: int) -> list[dict[str, list[int]]]:
-    """The same for the same seed; for another one, nothing that a prefix cache could know. Shorter ones are the beginning of longer ones."""
+    """The same for the same seed; for another one, nothing that a prefix cache could know."""
     draws = [random.Random(f"{seed}/{i}") for i in range(count)]
     return [{"prompt_token_ids": [draw.randrange(100, 40000) for _ in range(length)]} for draw in draws]
 

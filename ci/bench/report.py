@@ -96,6 +96,7 @@ def write_docs(page: Path, results: Mapping[str, Any], plot: str) -> None:
         raise ValueError(f"{page} has no lines {BEGIN} and {END}")
     reads, peak = limits(results)
     stamps = sorted({(row["when"][:10], row["commit"]) for row in results["rows"].values()})
+    rounds = sorted({max(map(len, row["sides"].values())) for row in results["rows"].values()})
     machine = {**results["machine"], "read bandwidth": f"{number(reads)} GB/s", "peak": f"{number(peak)} GFLOP/s"}
     block = [
         _markdown([["machine", ""], *([key, value] for key, value in machine.items())]),
@@ -103,7 +104,7 @@ def write_docs(page: Path, results: Mapping[str, Any], plot: str) -> None:
         _markdown([["work", "unit", *SIDES, "other work"], *figures(results)]),
         "\n".join(f"* {sentence}" for sentence in details(results)),
         f"![Bytes and operations of a step against the limits of the machine]({plot})",
-        f"Measured {', '.join(f'{day} at {commit}' for day, commit in stamps)}.",
+        f"Measured {', '.join(f'{day} at {commit}' for day, commit in stamps)}, rounds: {', '.join(map(str, rounds))}.",
     ]
     page.write_text("\n\n".join([before + begin, *block, end]) + after)
 

@@ -35,7 +35,11 @@ class Server:
              "--host", "127.0.0.1", "--port", str(self.port), *options],
             env=environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True, cwd="/",
         )  # fmt: skip
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:  # of the signal that ends us, too
+            self.stop()
+            raise
         self.seconds_to_ready = time.perf_counter() - started
 
     def _wait(self) -> None:
@@ -46,7 +50,6 @@ class Server:
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.02)
-        self.stop()
         self._log.seek(0)
         raise Failed(f"{' '.join(map(str, self._process.args))} did not become ready:\n{self._log.read()[-3000:]}")  # type: ignore[arg-type]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ class Engine:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
             [python, str(HERE / "engine.py"), json.dumps(chosen)],
-            env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, cwd="/",
+            env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, start_new_session=True, cwd="/",
         )  # fmt: skip
         self._seeds = 0
         self._answer()
@@ -66,15 +67,15 @@ class Engine:
         print(json.dumps(work), file=self._process.stdin, flush=True)
         return self._answer()
 
-    def generate(self, count: int, length: int, tokens: int, seed: int | None = None) -> float:
-        """Seconds for prompts that the engine has not seen before, unless a seed is given."""
+    def generate(self, count: int, length: int, tokens: int) -> float:
+        """Seconds for prompts that the engine has not seen before."""
         self._seeds += 1
-        return float(self._do(count=count, length=length, tokens=tokens, seed=-self._seeds if seed is None else seed))
+        return float(self._do(count=count, length=length, tokens=tokens, seed=self._seeds))
 
-    def decode_rate(self, count: int, length: int, tokens: int, seed: int | None = None) -> float:
+    def decode_rate(self, count: int, length: int, tokens: int) -> float:
         """Tokens per second of `tokens` steps: the first token of an answer is the prompt's."""
-        first = self.generate(count, length, 1, seed)
-        return count * tokens / (self.generate(count, length, tokens + 1, seed) - first)
+        first = self.generate(count, length, 1)
+        return count * tokens / (self.generate(count, length, tokens + 1) - first)
 
     def prefill_rate(self, count: int, length: int) -> float:
         """Tokens of prompts per second."""
@@ -88,9 +89,10 @@ class Engine:
         assert self._process.stdin
         self._process.stdin.close()
         try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:  # in the middle of its work
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 class Llama:

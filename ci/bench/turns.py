@@ -44,8 +44,8 @@ class Bench:
 
     def take_turns(self, sides: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, list[Any]], float]:
         """Call each side once a round, after a call that does not count; the results, and how busy the machine was."""
-        for side in sides.values():
-            side()
+        for measure in sides.values():
+            measure()
         found: dict[str, list[Any]] = {side: [] for side in sides}
         others = []
         for i in range(self.rounds):

@@ -67,14 +67,20 @@ def prefill(bench: Bench) -> Iterator[Row]:
 
 
 def long_context(bench: Bench) -> Iterator[Row]:
-    """A prompt is computed once: later rounds find it in the prefix cache, and so do longer prompts that begin with it."""
     engine = bench.engine(
-        "long", our_python(), max_model_len=max(LONG_CONTEXTS), max_num_seqs=LONG_BATCH, enable_prefix_caching=True
+        "long",
+        our_python(),
+        worker_cls="bench_workers.LongWorker",
+        max_model_len=max(LONG_CONTEXTS),
+        max_num_seqs=LONG_BATCH,
     )
+
+    def rate(context: int) -> float:
+        return LONG_BATCH / _parts_of_steps(engine, LONG_BATCH, context - STEPS, STEPS)[0]
 
     sides: dict[str, Callable[[], Any]] = {"limits": bench.measured_limits}
     for context in LONG_CONTEXTS:
-        sides[str(context)] = partial(engine.decode_rate, LONG_BATCH, context - STEPS, STEPS - 1, seed=1)
+        sides[str(context)] = partial(rate, context)
     found, others = bench.take_turns(sides)
     figures = with_limits(found)
     shortest, middle, longest = ([LONG_BATCH / rate for rate in figures[str(context)]] for context in LONG_CONTEXTS)
@@ -113,13 +119,13 @@ def parts(bench: Bench) -> Iterator[Row]:
     timed = bench.engine("timed", our_python(), worker_cls="bench_workers.TimedWorker", **options)
     null = bench.engine("null", our_python(), worker_cls="bench_workers.NullWorker", **options)
 
-    def measure(engine: Engine, batch: int) -> tuple[float, float, float]:
-        engine.ask("taken_steps")
-        engine.generate(batch, PROMPT, STEPS + 1)
-        return _parts_of_steps(engine.ask("taken_steps"), batch)
-
     for batch, bar in ((1, 0.3), (32, 2.0)):
-        found, others = bench.take_turns({OURS: partial(measure, timed, batch), "null": partial(measure, null, batch)})
+        found, others = bench.take_turns(
+            {
+                OURS: partial(_parts_of_steps, timed, batch, PROMPT, STEPS + 1),
+                "null": partial(_parts_of_steps, null, batch, PROMPT, STEPS + 1),
+            }
+        )
         ours, nulls = ([[1e3 * second for second in steps] for steps in found[side]] for side in (OURS, "null"))
         figures = {
             "step": [step for step, _, _ in ours],
@@ -132,8 +138,11 @@ def parts(bench: Bench) -> Iterator[Row]:
         yield Row(f"parts of a step, batch {batch}", "ms", figures, [Bar("beside kernels and vLLM", bar, statistics.median(added), at_most=True, unit="ms")], busy=others)  # fmt: skip
 
 
-def _parts_of_steps(steps: list[list[float]], batch: int) -> tuple[float, float, float]:
-    """Medians over the steps in which each sequence got a token: from one step's begin to the next, in the worker, in launches."""
+def _parts_of_steps(engine: Engine, batch: int, length: int, tokens: int) -> tuple[float, float, float]:
+    """Medians over the steps in which each sequence gets a token: seconds from one step's begin to the next, in the worker, in launches."""
+    engine.ask("taken_steps")
+    engine.generate(batch, length, tokens)
+    steps = engine.ask("taken_steps")
     pairs = [(a, b) for a, b in zip(steps, steps[1:]) if a[0] == b[0] == batch]
     return (
         statistics.median(b[1] - a[1] for a, b in pairs),
