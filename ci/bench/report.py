@@ -14,6 +14,11 @@ from sides import LLAMA, OURS, PEER
 
 BEGIN, END = "<!-- written by make bench: begin -->", "<!-- written by make bench: end -->"
 SIDES = (OURS, LLAMA, PEER)
+QUIET = 0.1
+DISTURBED = (
+    "**Measured while other work took up to {:.0%} of the cores**, see the last column of the third table: no figure here is what a quiet machine gives, and ratios "
+    "flatter us, as threads that spin for each other (llama.cpp's, OpenMP's) lose more to other work than ours do."
+)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -98,7 +103,9 @@ def write_docs(page: Path, results: Mapping[str, Any], plot: str) -> None:
     stamps = sorted({(row["when"][:10], row["commit"]) for row in results["rows"].values()})
     rounds = sorted({max(map(len, row["sides"].values())) for row in results["rows"].values()})
     machine = {**results["machine"], "read bandwidth": f"{number(reads)} GB/s", "peak": f"{number(peak)} GFLOP/s"}
+    busiest = max(row["busy"] for row in results["rows"].values())
     block = [
+        *([DISTURBED.format(busiest)] if busiest > QUIET else []),
         _markdown([["machine", ""], *([key, value] for key, value in machine.items())]),
         _markdown([["work", "compared with", "bar", "figure", "met"], *bars(results)]),
         _markdown([["work", "unit", *SIDES, "other work"], *figures(results)]),
