@@ -20,8 +20,8 @@ def description(isa: str) -> dict[str, str]:
         "CPU": facts.get("model name", platform.machine()),
         "family, model": f"{facts.get('cpu family', '?')}, {facts.get('model', '?')}",
         "cores": str(len(CORES)),
-        "kernels": isa,
-        "kernel": platform.release(),
+        "our kernels use": isa,
+        "Linux": platform.release(),
     }
 
 

