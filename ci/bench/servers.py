@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from sides import Failed, environment, our_python
+from sides import Failed, end, environment, our_python
 
 READY_WITHIN = 300
 REQUESTS = 64
@@ -77,7 +76,7 @@ class Server:
                 [str(Path(our_python()).with_name("vllm")), "bench", "serve", "--model", str(self._model), "--host", "127.0.0.1",
                  "--port", str(self.port), "--dataset-name", "random", "--random-input-len", str(length), "--random-output-len", str(tokens),
                  "--ignore-eos", "--num-prompts", str(REQUESTS), "--max-concurrency", str(streams), "--seed", str(self._runs), "--disable-tqdm",
-                 "--percentile-metrics", "ttft,tpot", "--metric-percentiles", "99", "--save-result", "--result-dir", folder,
+                 "--percentile-metrics", "ttft,tpot,itl", "--metric-percentiles", "99", "--save-result", "--result-dir", folder,
                  "--result-filename", "result.json"],
                 env=environment(), capture_output=True, text=True, timeout=600, cwd="/",
             )  # fmt: skip
@@ -89,10 +88,5 @@ class Server:
         return {name: float(result[name]) for name in ("output_throughput", "p99_ttft_ms", "p99_tpot_ms")}
 
     def stop(self) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+        self._process.send_signal(signal.SIGTERM)
+        end(self._process, 30)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ def environment() -> dict[str, str]:
         "VLLM_USE_V1": "1",
         "PYTHONPATH": str(HERE),
     }
+
+
+def end(process: subprocess.Popen[str], seconds: float) -> None:
+    """Wait for the end of a process that leads its session, and leave none of its children behind."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class Engine:
@@ -88,11 +98,7 @@ class Engine:
     def stop(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:  # in the middle of its work
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        end(self._process, 20)
 
 
 class Llama:

@@ -20,7 +20,7 @@ from turns import Bench
 
 PROMPT, STEPS = 32, 64
 PREFILL_PROMPTS, PREFILL_LENGTH = 4, 1024
-LONG_BATCH, LONG_CONTEXTS = 8, (2048, 4096, 8192)
+LONG_BATCH, LONG_CONTEXTS, LONG_STEPS = 8, (2048, 4096, 8192), 24
 STREAMS, SERVED_IN, SERVED_OUT = 16, 128, 128
 
 
@@ -76,7 +76,7 @@ def long_context(bench: Bench) -> Iterator[Row]:
     )
 
     def rate(context: int) -> float:
-        return LONG_BATCH / _parts_of_steps(engine, LONG_BATCH, context - STEPS, STEPS)[0]
+        return LONG_BATCH / _parts_of_steps(engine, LONG_BATCH, context - LONG_STEPS, LONG_STEPS)[0]
 
     sides: dict[str, Callable[[], Any]] = {"limits": bench.measured_limits}
     for context in LONG_CONTEXTS:
@@ -90,7 +90,7 @@ def long_context(bench: Bench) -> Iterator[Row]:
               for a, b, c in zip(shortest, middle, longest)]  # fmt: skip
     for context in LONG_CONTEXTS:
         rates = {OURS: figures[str(context)], READS: figures[READS], PEAK: figures[PEAK]}
-        amounts = bench.network.decode(LONG_BATCH, context - STEPS / 2)
+        amounts = bench.network.decode(LONG_BATCH, context - LONG_STEPS / 2)
         row = Row(
             f"decode, batch {LONG_BATCH}, {context} tokens of context",
             "tokens/s",
