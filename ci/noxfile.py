@@ -141,7 +141,7 @@ def runs(
     """
     two = [] if more else ["-n", "2", "--dist", "loadfile"]
     if here and not chosen and not more:
-        yield "unit and e2e", ["tests/unit", "tests/e2e", *two], {}
+        yield "unit and e2e", ["tests/e2e", "tests/unit", *two], {}  # the longest files first
     for row in release["engine"]:
         if not chosen or row["engine"] in chosen:
             particular = Path("tests/e2e") / row["adapter"]  # what only this adapter has to be asked
