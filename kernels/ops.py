@@ -445,6 +445,14 @@ def parameter(tensor: Tensor, name: str) -> Parameter:
     return holder
 
 
+def forget(arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+    """Take what was read of a mapped file out of this process's memory; reading it again brings it back from the file.
+
+    Arrays that are no mapping are zeros afterwards.
+    """
+    library.drop_pages(arrays)
+
+
 def release(parameters: Iterable[Parameter]) -> Callable[[], None]:
     """What gives the memory of parameters back to the system, to be called when no graph will run on them again.
 

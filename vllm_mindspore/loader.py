@@ -150,12 +150,14 @@ class Checkpoint:
         dtype: str | None = None,
     ) -> ms.Tensor:
         """See `models.weights.Weights`."""
-        arrays, stored = self._stored(names, rows, columns)
+        read, stored = self._stored(names, rows, columns)
+        arrays = read
         if order is not None:
-            arrays = [array if wanted is None else array[wanted] for array, wanted in zip(arrays, order)]
+            arrays = [array if wanted is None else array[wanted] for array, wanted in zip(read, order)]
         with self._refusing_infinity(names):
             packed = ops.pack_weight(arrays, dtype or self._dtype, stored, interleave)
         self._progress.update(sum(array.nbytes for array in arrays))
+        ops.forget(read)
         return packed
 
     def matrices(
@@ -168,6 +170,7 @@ class Checkpoint:
             with self._refusing_infinity(parts):
                 packed.put(group, arrays, stored)
             self._progress.update(sum(array.nbytes for array in arrays))
+            ops.forget(arrays)
         return packed.tensor()
 
     def heads(
@@ -182,6 +185,7 @@ class Checkpoint:
             for head, matrix in enumerate(parts):
                 packed.put(head, [np.ascontiguousarray(matrix.T if transpose else matrix)], stored)
         self._progress.update(parts.nbytes)
+        ops.forget([whole])
         return packed.tensor()
 
     def vector(self, names: Sequence[str], sizes: Sequence[int]) -> ms.Tensor:

@@ -303,7 +303,7 @@ LARGE = {"num_hidden_layers": 8, "vocab_size": 20000, "hidden_size": 768}
     ids=["Llama", "DeepSeek"],
 )  # fmt: skip
 def test_weights_are_held_once(tmp_path: Path, architecture: str, options: dict[str, Any]) -> None:
-    """What the process owns while it loads never exceeds the weights by more than the largest of them."""
+    """What the process has in memory while it loads, the mapped file included, never exceeds the weights by more than the largest of them."""
     import subprocess
     import sys
 
@@ -315,16 +315,16 @@ import_mindspore()
 from transformers import AutoConfig
 from vllm_mindspore.loader import load_model
 
-def owned():
+def held():
     lines = open("/proc/self/status").read().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1024
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
 
-peak = before = owned()
+peak = before = held()
 done = False
 def watch():
     global peak
     while not done:
-        peak = max(peak, owned())
+        peak = max(peak, held())
         time.sleep(0.001)
 watcher = threading.Thread(target=watch)
 watcher.start()
