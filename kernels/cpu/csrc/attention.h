@@ -163,12 +163,16 @@ inline void weigh(int64_t rows, const float* weights, const float* values, int64
   weigh_rows<kRows>(weights, values, count, head, sums);
 }
 
+inline void scale_row(const float* from, int64_t count, float scale, float* to, int64_t padded) {
+  for (int64_t d = 0; d < padded; ++d) to[d] = d < count ? from[d] * scale : 0.0f;
+}
+
 // How a chunk's keys and values are read and multiplied with a few query rows. As floats, unless there are instructions for pairs of T.
 template <class T>
 struct Chunk {
   static int64_t query_width(int64_t head) { return head; }
   static void take_query(const float* from, const Attention& op, int64_t head, float* query) {
-    for (int64_t d = 0; d < head; ++d) query[d] = d < op.head_dim ? from[d] * op.scale : 0.0f;
+    scale_row(from, op.head_dim, op.scale, query, head);
   }
   static void read(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s) {
     read_chunk<T>(op, item, first, count, s);
@@ -235,9 +239,21 @@ inline float* output_row(const Attention& op, const AttentionItem& item, int64_t
   return op.out + (row * op.heads + item.kv_head * group + r % group) * op.head_dim;
 }
 
-inline void write_row(const Attention& op, const float* totals, Softmax total, float* out) {
+inline void write_row(const float* totals, Softmax total, int64_t width, float* out) {
   const float scale = total.denominator > 0.0f ? 1.0f / total.denominator : 0.0f;
-  for (int64_t d = 0; d < op.head_dim; ++d) out[d] = totals[d] * scale;
+  for (int64_t d = 0; d < width; ++d) out[d] = totals[d] * scale;
+}
+
+// What is known of a row of a split item, for merge_partial: `head` floats, maximum, denominator.
+inline void write_partial(const float* totals, Softmax total, int64_t head, float* to) {
+  memcpy(to, totals, head * sizeof(float));
+  to[head] = total.maximum;
+  to[head + 1] = total.denominator;
+}
+
+// Add a row's part of one partition to what those before it gave.
+inline void merge_partial(const float* from, int64_t head, float* totals, Softmax& total) {
+  add_partition(totals, total, from, {from[head], from[head + 1]}, head);
 }
 
 template <class T>
@@ -276,12 +292,9 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
   }
   for (int64_t r = 0; r < rows; ++r) {
     if (item.partial < 0) {
-      write_row(op, s.totals + r * head, s.total[r], output_row(op, item, r));
+      write_row(s.totals + r * head, s.total[r], op.head_dim, output_row(op, item, r));
     } else {
-      float* to = op.partials + item.partial + r * (head + 2);
-      memcpy(to, s.totals + r * head, head * sizeof(float));
-      to[head] = s.total[r].maximum;
-      to[head + 1] = s.total[r].denominator;
+      write_partial(s.totals + r * head, s.total[r], head, op.partials + item.partial + r * (head + 2));
     }
   }
 }
@@ -301,10 +314,7 @@ inline void merge(const Attention& op, const AttentionItem* parts, int64_t count
   for (int64_t r = 0; r < rows; ++r) {
     Softmax total;
     reset(totals, &total, 1, head);
-    for (int64_t i = 0; i < count; ++i) {
-      const float* from = op.partials + parts[i].partial + r * (head + 2);
-      add_partition(totals, total, from, {from[head], from[head + 1]}, head);
-    }
-    write_row(op, totals, total, output_row(op, *parts, r));
+    for (int64_t i = 0; i < count; ++i) merge_partial(op.partials + parts[i].partial + r * (head + 2), head, totals, total);
+    write_row(totals, total, op.head_dim, output_row(op, *parts, r));
   }
 }

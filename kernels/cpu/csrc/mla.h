@@ -74,15 +74,6 @@ inline float* mla_output(const Mla& op, const MlaItem& item, int64_t r) {
   return op.out + (row * op.heads + item.first_head + r % item.heads) * op.rank;
 }
 
-inline void write_latent(const Mla& op, const float* totals, Softmax total, float* out) {
-  const float scale = total.denominator > 0.0f ? 1.0f / total.denominator : 0.0f;
-  for (int64_t d = 0; d < op.rank; ++d) out[d] = totals[d] * scale;
-}
-
-inline void scale_row(const float* from, int64_t count, float scale, float* to, int64_t padded) {
-  for (int64_t d = 0; d < padded; ++d) to[d] = d < count ? from[d] * scale : 0.0f;
-}
-
 template <class T>
 inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
   const int64_t rank = padded_head(op.rank), rope = padded_head(op.rope), key = rank + rope;
@@ -114,12 +105,9 @@ inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
   }
   for (int64_t r = 0; r < rows; ++r) {
     if (item.partial < 0) {
-      write_latent(op, s.totals + r * rank, s.total[r], mla_output(op, item, r));
+      write_row(s.totals + r * rank, s.total[r], op.rank, mla_output(op, item, r));
     } else {
-      float* to = op.partials + item.partial + r * (rank + 2);
-      memcpy(to, s.totals + r * rank, rank * sizeof(float));
-      to[rank] = s.total[r].maximum;
-      to[rank + 1] = s.total[r].denominator;
+      write_partial(s.totals + r * rank, s.total[r], rank, op.partials + item.partial + r * (rank + 2));
     }
   }
 }
@@ -139,10 +127,7 @@ inline void mla_merge(const Mla& op, const MlaItem* parts, int64_t count, void* 
   for (int64_t r = 0; r < rows; ++r) {
     Softmax total;
     reset(totals, &total, 1, rank);
-    for (int64_t i = 0; i < count; ++i) {
-      const float* from = op.partials + parts[i].partial + r * (rank + 2);
-      add_partition(totals, total, from, {from[rank], from[rank + 1]}, rank);
-    }
-    write_latent(op, totals, total, mla_output(op, *parts, r));
+    for (int64_t i = 0; i < count; ++i) merge_partial(op.partials + parts[i].partial + r * (rank + 2), rank, totals, total);
+    write_row(totals, total, op.rank, mla_output(op, *parts, r));
   }
 }
