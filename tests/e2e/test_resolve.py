@@ -22,8 +22,9 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**ENVIRONMENT, **environment})
 
 
-def test_a_fresh_resolve_of_every_extra_still_finds_what_was_run() -> None:
-    done = run(sys.executable, ROOT / "ci/resolve.py")
+@pytest.mark.parametrize("resolver", ["uv", "pip"])
+def test_a_fresh_resolve_of_every_extra_still_finds_what_was_run(resolver: str) -> None:
+    done = run(sys.executable, ROOT / "ci/resolve.py", "--by", resolver)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == EXTRAS
 
