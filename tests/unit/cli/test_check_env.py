@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -12,58 +11,13 @@ import sys
 import time
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pytest
 
 import vllm_mindspore
-from tests.conftest import ROOT
+from tests.check_env import DOCUMENT, distribute, problems, report, run
 from vllm_mindspore.cli.checks import CHECKS
 from vllm_mindspore.cli.doctor.surroundings import choose_row
-
-DOCUMENT = (ROOT / "docs" / "check-env.md").read_text(encoding="utf-8")
-PATIENCE = "240"
-"""Seconds for the processes that look, on a machine that does other things as well."""
-
-
-def run(command: str, *arguments: str, site: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run it, with a folder in front of all others on Python's path."""
-    path = {"PYTHONPATH": str(site)} if site else {}
-    return subprocess.run(
-        [command, "check-env", "--timeout", PATIENCE, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, **path, **environ},
-    )
-
-
-def report(command: str, *arguments: str, site: Path | None = None, **environ: str) -> dict[str, Any]:
-    """Its JSON, held against the documented schema."""
-    done = run(command, "--json", *arguments, site=site, **environ)
-    told: dict[str, Any] = json.loads(done.stdout)
-    (schema,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
-    jsonschema.validate(told, json.loads(schema))
-    assert done.returncode == (0 if told["healthy"] else 1)
-    return told
-
-
-def problems(told: dict[str, Any]) -> list[tuple[str, str, str | None]]:
-    """Check, text and what it follows from."""
-    return [
-        (check["name"], finding["text"], finding["follows_from"])
-        for check in told["checks"]
-        for finding in check["findings"]
-        if finding["status"] == "problem"
-    ]
-
-
-def distribute(site: Path, name: str, version: str, entry_points: str = "") -> None:
-    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(entry_points)
 
 
 def copy_of(site: Path, name: str, folder: Path) -> Path:

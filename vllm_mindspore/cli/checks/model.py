@@ -33,6 +33,8 @@ _UTILIZATION = 0.9
 """vLLM's default of --gpu-memory-utilization, of all memory here."""
 _READ = ("float32", "float16", "bfloat16")
 _NAMES = {"half": "float16", "float": "float32"}
+_YARN = ("factor", "original_max_position_embeddings")
+"""What transformers and vLLM read of yarn's settings without asking whether it is there."""
 _INSTEAD = "in place of the command that you meant to run"
 
 
@@ -131,9 +133,27 @@ def _network(around: Surroundings, checkpoint: Checkpoint) -> Iterator[Finding]:
     except UserError as error:
         yield problem(str(error), _other(), {"model"})
         return
+    lacks = [key for key in _YARN if network.rope.kind == "yarn" and key not in network.rope.parameters]
+    if lacks:
+        where = checkpoint.folder or checkpoint.name
+        yield problem(
+            f"rope_scaling in config.json of {where} is of the type yarn and lacks {lacks[0]}, without which vLLM cannot read it",
+            _complete_rope(checkpoint, lacks[0]),
+            {"model"},
+        )
+        return
     yield ok(f"{network.architecture} is known, and runs in {dtype}")
     if checkpoint.weights:
         yield _fits(around, checkpoint, network)
+
+
+def _complete_rope(checkpoint: Checkpoint, key: str) -> Remedy:
+    edit = (
+        f"vi {shlex.quote(str(checkpoint.folder / 'config.json'))}"
+        if checkpoint.folder
+        else _fetch(checkpoint.name).command
+    )
+    return Remedy(edit, f"and add {key} to rope_scaling in config.json")
 
 
 def _other() -> Remedy:
@@ -150,7 +170,7 @@ def _dtype(asked: str, checkpoint: Checkpoint) -> str:
 
 
 def _fits(around: Surroundings, checkpoint: Checkpoint, network: ModelConfig) -> Finding:
-    most = _positions(network)
+    most = positions(network)
     longest = around.wanted.max_model_len or most
     serve = f"vllm-mindspore serve {shlex.quote(checkpoint.name)} --dtype {network.dtype} --max-model-len"
     if longest > most and around.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") != "1":
@@ -184,14 +204,14 @@ def _fits(around: Surroundings, checkpoint: Checkpoint, network: ModelConfig) ->
     return ok(f"It fits: {text}, so {fitting // longest} such sequences run at once")
 
 
-def _positions(network: ModelConfig) -> int:
+def positions(network: ModelConfig) -> int:
     """The longest context that vLLM gives the model without being told."""
     rope = network.rope
-    if rope.kind not in ("linear", "dynamic", "yarn"):
+    if rope.kind == "llama3":  # whose maximum is already the scaled one
         return network.max_position_embeddings
     before = network.max_position_embeddings
     if rope.kind == "yarn":
-        before = rope.parameters.get("original_max_position_embeddings", before)
+        before = rope.parameters["original_max_position_embeddings"]
     return int(before * rope.parameters.get("factor", 1))
 
 

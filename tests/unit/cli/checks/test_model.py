@@ -134,6 +134,13 @@ def test_positions_that_rope_scaling_adds_are_counted(
     machine.is_fine(model, model=str(checkpoint), max_model_len=positions + 1)
 
 
+def test_settings_of_yarn_that_vllm_cannot_read_are_named(machine: Any, checkpoint: Path) -> None:
+    change(checkpoint, rope_scaling={"rope_type": "yarn", "factor": 4.0})
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert "yarn and lacks original_max_position_embeddings" in found.text
+    assert found.remedy.command == f"vi {checkpoint}/config.json"
+
+
 def test_a_path_that_is_not_there_is_named(machine: Any) -> None:
     (found,) = machine.problems(model, model="/no/such/model")
     assert found.text.startswith("/no/such/model is no folder")

@@ -1,0 +1,98 @@
+"""`check-env` in the environment of each release of vLLM, right and broken. Once for a release: it looks at both engines' packages alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.check_env import distribute, problems, report
+from tests.engines import ROW, environment
+from vllm_mindspore.cli.checks.model import positions
+from vllm_mindspore.matrix import rows_for_installed_vllm
+from vllm_mindspore.models.config import ModelConfig
+
+pytestmark = pytest.mark.skipif(rows_for_installed_vllm()[0] != ROW, reason="is run with the release's default engine")
+
+ROPES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "default": {"rope_type": "default"},
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "dynamic, by its old key": {"type": "dynamic", "factor": 2.0},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 1024,
+    },
+}
+"""What the networks follow; longrope and mrope they refuse by name."""
+UNREADABLE = ("factor", "original_max_position_embeddings")
+"""vLLM, or transformers, ends in a KeyError where yarn lacks one of these."""
+
+
+@pytest.mark.slow
+def test_a_right_environment_is_found_right(command: str) -> None:
+    told = report(command, **environment())
+    assert told["healthy"], problems(told)
+    assert {name: told["row"][name] for name in ("extra", "vllm", "engine", "adapter")} == {
+        "extra": ROW.extra,
+        "vllm": ROW.vllm,
+        "engine": ROW.engine,
+        "adapter": ROW.adapter,
+    }
+
+
+@pytest.mark.slow
+def test_wrong_transformers_are_the_cause(command: str, tmp_path: Path) -> None:
+    distribute(tmp_path, "transformers", "5.1.0")
+    (tmp_path / "transformers.py").write_text("raise ValueError('not the transformers of this vLLM')\n")
+    told = report(command, "--only", "packages", "imports", site=tmp_path, **environment())
+    (check, text, cause), *rest = problems(told)
+    assert (check, cause) == ("packages", None)
+    assert text.startswith(f"transformers 5.1.0, vLLM {ROW.vllm} needs ")
+    assert told["causes"] == ["packages"]
+    assert {(name, cause) for name, _, cause in rest} == {("imports", "packages")}
+
+
+def write_config(folder: Path, rope_scaling: dict[str, Any]) -> dict[str, Any]:
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "torch_dtype": "bfloat16",
+        "vocab_size": 97,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 2048,
+        **({"rope_scaling": rope_scaling} if rope_scaling else {}),
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return config
+
+
+def longest_by_vllm(model: Path) -> int:
+    from vllm.engine.arg_utils import EngineArgs
+
+    longest: int = EngineArgs(model=str(model), skip_tokenizer_init=True).create_model_config().max_model_len
+    return longest
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_a_context_may_be_as_long_as_vllm_lets_it_be(name: str, tmp_path: Path) -> None:
+    network = ModelConfig.from_hf(write_config(tmp_path, ROPES[name]), "bfloat16", tmp_path)
+    assert positions(network) == longest_by_vllm(tmp_path)
+
+
+@pytest.mark.parametrize("key", UNREADABLE)
+def test_settings_of_yarn_that_vllm_cannot_read_are_named(command: str, key: str, tmp_path: Path) -> None:
+    write_config(tmp_path, {name: value for name, value in ROPES["yarn"].items() if name != key})
+    with pytest.raises(KeyError, match=key):
+        longest_by_vllm(tmp_path)
+    told = report(command, "--only", "model", "--model", str(tmp_path), **environment())
+    assert any(f"yarn and lacks {key}" in text for _, text, _ in problems(told))
