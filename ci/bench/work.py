@@ -40,9 +40,20 @@ def decode(bench: Bench) -> Iterator[Row]:
             f"decode, batch {batch}", "tokens/s", figures, against(figures, bars), {**step, "tokens": batch}, others
         )
         if batch == 1:
+            yield from int8_decode(bench)
             at_limit = [reads * 1e9 / bench.network.weight_bytes for reads in figures[READS]]
             row.bars.insert(0, Bar("of the read bandwidth", 80.0, 100 * ratio(figures[OURS], at_limit), unit="%"))
         yield row
+
+
+def int8_decode(bench: Bench) -> Iterator[Row]:
+    ours = {name: bench.engine(name, our_python(), max_model_len=2048, max_num_seqs=32, quantization=quantization)
+            for name, quantization in ((OURS, None), ("int8", "tpu_int8"))}  # fmt: skip
+    found, others = bench.take_turns(
+        {name: partial(engine.decode_rate, 1, PROMPT, STEPS) for name, engine in ours.items()}
+    )
+    bars = [Bar("of the same with bfloat16 weights", 1.6, ratio(found["int8"], found[OURS]), unit="x")]
+    yield Row("decode, batch 1, int8 weights", "tokens/s", {OURS: found["int8"]}, bars, busy=others)
 
 
 def prefill(bench: Bench) -> Iterator[Row]:
