@@ -6,7 +6,8 @@ rows (`num_tokens`, `num_seqs` or `num_logits`, int32 `[1]`), as the tensors are
 others are undefined.
 
 T tokens, S sequences, L rows of logits (padded); H heads, KV KV heads of D floats; P positions, R rotary floats; E experts, of which
-K are chosen for a token. Activations are float32. Weights and KV caches have the model's dtype; weights are packed by `pack_weight` and opaque to the networks.
+K are chosen for a token. Activations are float32. KV caches have the model's dtype, and so have
+weights, or they are int8; they are packed by `pack_weight` and opaque to the networks.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ def load_model(
     revision: str | None = None,
     download_dir: str | None = None,
     show_progress: bool = True,
+    weight_dtype: str | None = None,
     max_position: int,
 ) -> ms.nn.Cell:
     """Make the network of a checkpoint.
@@ -53,6 +54,7 @@ def load_model(
         revision: of the hub's model.
         download_dir: where downloads are kept, instead of the hub's cache.
         show_progress: whether a progress bar is shown.
+        weight_dtype: int8, if the weights are to be quantised as they are read.
         max_position: how many positions a sequence may have.
 
     Raises:
@@ -60,7 +62,7 @@ def load_model(
     """
     folder = _folder(path_or_id, revision, download_dir)
     config = ModelConfig.from_hf(hf_config, dtype, source=folder)
-    checkpoint = Checkpoint(folder, dtype, show_progress)
+    checkpoint = Checkpoint(folder, dtype, show_progress, weight_dtype)
     with checkpoint.reading(config):
         return model_class(config.architecture)(config, checkpoint, max_position)
 
@@ -94,9 +96,9 @@ def _folder(path_or_id: str, revision: str | None, download_dir: str | None) -> 
 class Checkpoint:
     """Tensors of a folder by name; the `Weights` that networks ask."""
 
-    def __init__(self, folder: Path, dtype: str, show_progress: bool) -> None:
+    def __init__(self, folder: Path, dtype: str, show_progress: bool, weight_dtype: str | None = None) -> None:
         self.folder = folder
-        self._dtype = dtype
+        self._dtype, self._weight_dtype = dtype, weight_dtype or dtype
         self._show_progress = show_progress
         self._files: dict[Path, Any] = {}
         self._where = {name: file for file in self._list_files() for name in self._open(file)}
@@ -155,7 +157,7 @@ class Checkpoint:
         if order is not None:
             arrays = [array if wanted is None else array[wanted] for array, wanted in zip(read, order)]
         with self._refusing_infinity(names):
-            packed = ops.pack_weight(arrays, dtype or self._dtype, stored, interleave)
+            packed = ops.pack_weight(arrays, dtype or self._weight_dtype, stored, interleave)
         self._progress.update(sum(array.nbytes for array in arrays))
         ops.forget(read)
         return packed
@@ -164,7 +166,7 @@ class Checkpoint:
         self, names: Sequence[Sequence[str]], rows: Sequence[int], columns: int, *, interleave: bool = False
     ) -> ms.Tensor:
         """See `models.weights.Weights`."""
-        packed = ops.PackedWeights(len(names), sum(rows), columns, self._dtype, interleave)
+        packed = ops.PackedWeights(len(names), sum(rows), columns, self._weight_dtype, interleave)
         for group, parts in enumerate(names):
             arrays, stored = self._stored(parts, rows, columns)
             with self._refusing_infinity(parts):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from vllm_mindspore.compat.common.refusal import no_quantization
+from vllm_mindspore.compat.common.quantization import check
 
 
 class OnTheHost:
@@ -27,5 +25,5 @@ class OnTheHost:
         return False
 
     @classmethod
-    def verify_quantization(cls, quant: str) -> NoReturn:
-        raise no_quantization(quant)
+    def verify_quantization(cls, quant: str) -> None:
+        check(quant)

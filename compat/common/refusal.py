@@ -14,11 +14,3 @@ class StartupRefused(Exception):
 def unsupported(what: str, remedy: str) -> str:
     """The sentence for what is not there yet."""
     return f"vllm-mindspore does not support {what} yet: {remedy}."
-
-
-def no_quantization(method: str) -> StartupRefused:
-    """For a checkpoint or a `--quantization` that asks for quantised weights."""
-    return StartupRefused(
-        f"vllm-mindspore does not support quantized weights yet, and the model or --quantization asks for {method}: "
-        "use a checkpoint in bfloat16, float16 or float32."
-    )

@@ -10,6 +10,7 @@ from vllm_mindspore.bootstrap import import_mindspore
 from vllm_mindspore.compat.common.host_torch import HostTorch
 from vllm_mindspore.compat.common.kv_budget import GIB, kv_cache_budget
 from vllm_mindspore.compat.common.network import dtype_name
+from vllm_mindspore.compat.common.quantization import weight_dtype
 from vllm_mindspore.engine import memory
 from vllm_mindspore.errors import UserError
 
@@ -53,6 +54,7 @@ class NetworkWorker:
             revision=model.revision,
             download_dir=load.download_dir,
             show_progress=getattr(load, "use_tqdm_on_load", True),  # since vLLM 0.8
+            weight_dtype=weight_dtype(model.quantization),
             max_position=max_position,
         )
 

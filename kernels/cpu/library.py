@@ -17,11 +17,12 @@ import vllm_mindspore.kernels.cpu as _package
 from vllm_mindspore.kernels.errors import KernelError, NotFinite
 
 _FILE = "libvllm_mindspore_cpu.so"
-_DTYPES = {"bfloat16": 0, "float16": 1, "float32": 2}
+_DTYPES = {"bfloat16": 0, "float16": 1, "float32": 2, "int8": 3}
 _STORAGE: dict[str, np.dtype[Any]] = {
     "bfloat16": np.dtype(np.uint16),
     "float16": np.dtype(np.float16),
     "float32": np.dtype(np.float32),
+    "int8": np.dtype(np.int8),
 }
 
 PANEL = 32
@@ -124,7 +125,10 @@ def storage(dtype: str) -> np.dtype[Any]:
 def packed_shape(n: int, k: int, dtype: str, interleave: bool = False) -> tuple[int, ...]:
     """Shape of a packed weight of `n` output and `k` input features; `n` counts both parts of an interleaved one."""
     panels = -(-(n // 2) // (PANEL // 2)) if interleave else -(-n // PANEL)
-    return (panels, k, PANEL) if dtype == "float32" else (panels, -(-k // 2), PANEL, 2)
+    pairs = -(-k // 2)
+    if dtype == "int8":
+        return panels, PANEL * 4 + pairs * PANEL * 2  # the scales of a panel lie before its weights
+    return (panels, k, PANEL) if dtype == "float32" else (panels, pairs, PANEL, 2)
 
 
 def pack_weight(
@@ -138,7 +142,7 @@ def pack_weight(
 
     Args:
         arrays: one or more `[n_i, k]`, row-major, memory-mapped or not, in `storage(src_dtype)`; they are stacked.
-        dtype: of the result, by its torch name.
+        dtype: of the result, by its torch name; int8 is symmetric, with a scale for each output feature.
         src_dtype: of the source.
         interleave: the two arrays are the gate and the up projection of a gated MLP.
         out: where the result goes, if it has a place already.

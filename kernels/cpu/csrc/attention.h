@@ -304,6 +304,7 @@ inline void attention(const Attention& op, const AttentionItem& item, void* scra
     case Dtype::bf16: return attention_of<Bf16>(op, item, scratch);
     case Dtype::f16: return attention_of<F16>(op, item, scratch);
     case Dtype::f32: return attention_of<F32>(op, item, scratch);
+    case Dtype::i8: return;  // no cache has it
   }
 }
 

@@ -36,11 +36,12 @@ constexpr int64_t kAlignment = 64;
 
 // A name that outlives the graph.
 const char* lasting(const char* dtype) {
-  for (const char* name : {"float32", "int32", "bfloat16", "float16"})
+  for (const char* name : {"float32", "int32", "bfloat16", "float16", "int8"})
     if (!std::strcmp(name, dtype)) return name;
   return nullptr;
 }
 
+// Of an output, which is never int8.
 int64_t bytes_of(const std::vector<int64_t>& dims, const char* dtype) {
   int64_t bytes = std::strstr(dtype, "16") ? 2 : 4;
   for (int64_t dim : dims) bytes *= dim;

@@ -21,7 +21,7 @@ struct Available {
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (has_avx512 && __builtin_cpu_supports("avx512bf16")) tables[count++] = &avx512bf16::table;
+    if (has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) tables[count++] = &avx512bf16::table;
     if (has_avx512) tables[count++] = &avx512::table;
     if (has_avx2) tables[count++] = &avx2::table;
 #endif

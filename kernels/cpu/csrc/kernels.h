@@ -6,11 +6,24 @@
 
 #include <cstdint>
 
-enum class Dtype : int { bf16 = 0, f16 = 1, f32 = 2 };
+enum class Dtype : int { bf16 = 0, f16 = 1, f32 = 2, i8 = 3 };
 
 // Weights are packed in panels of 32 output features: [ceil(N / 32)][ceil(K / 2)][32][2] for 2-byte types (two
-// consecutive inputs k lie side by side, as dot-product instructions want them) and [ceil(N / 32)][K][32] for float32.
+// consecutive inputs k lie side by side, as dot-product instructions want them) and [ceil(N / 32)][K][32] for float32. A panel of
+// int8 weights begins with the 32 scales of its features, float32, by which they are multiplied; [ceil(K / 2)][32][2] follows.
 constexpr int64_t kPanel = 32;
+constexpr int64_t kScaleBytes = kPanel * 4;
+
+inline int64_t even(int64_t k) { return (k + 1) / 2 * 2; }
+
+inline int64_t panel_bytes(Dtype dtype, int64_t k) {
+  switch (dtype) {
+    case Dtype::f32: return k * kPanel * 4;
+    case Dtype::i8: return kScaleBytes + even(k) * kPanel;
+    default: return even(k) * kPanel * 2;
+  }
+}
+
 constexpr int64_t kKeysPerChunk = 64;        // keys whose scores are computed at once
 constexpr int64_t kKeysPerPartition = 512;   // keys after which partial softmax sums are merged
 constexpr int kMaxOutputs = 4;

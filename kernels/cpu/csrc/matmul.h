@@ -75,6 +75,8 @@ inline void multiply_dot(const void* rows, const void* panel, int64_t k, float* 
 }
 #endif
 
+#include "matmul_int8.h"
+
 typedef void (*Multiply)(const void* rows, const void* panel, int64_t k, float* out);
 
 template <class T, int kRows = kMaxTileRows>
@@ -83,17 +85,20 @@ inline Multiply multiply_for(int64_t rows) {
     return nullptr;
   } else {
     if (rows < kRows) return multiply_for<T, kRows - 1>(rows);
+    if constexpr (T::kBytes == 1) {
+      return multiply_int8<kRows>;
+    } else {
 #if defined(__AVX512BF16__)
-    if constexpr (T::kDot) return multiply_dot<kRows>;
+      if constexpr (T::kDot) return multiply_dot<kRows>;
 #endif
-    return multiply<T, kRows>;
+      return multiply<T, kRows>;
+    }
   }
 }
 
-inline int64_t even(int64_t k) { return (k + 1) / 2 * 2; }
-
 // Bytes of one packed row.
 inline int64_t packed_row_bytes(const MatMul& m) {
+  if (m.dtype == Dtype::i8) return int8_row_bytes(m.k);
 #if defined(__AVX512BF16__)
   if (m.dtype == Dtype::bf16) return even(m.k) * 2;
 #endif
@@ -107,6 +112,10 @@ inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
     char* to = static_cast<char*>(m.packed_rows) + first * row_bytes;
     for (int64_t r = 0; r < rows; ++r) {
       const float* x = m.x + (first + r) * m.x_stride;
+      if (m.dtype == Dtype::i8) {
+        pack_int8_row(x, m.k, rows, r, to);
+        continue;
+      }
 #if defined(__AVX512BF16__)
       if (m.dtype == Dtype::bf16) {
         uint32_t* pairs = reinterpret_cast<uint32_t*>(to) + r;
@@ -182,10 +191,10 @@ inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t ro
 
 template <class T>
 inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {
-  const int64_t row_bytes = packed_row_bytes(m), k = T::kBytes == 4 ? m.k : even(m.k), panel_bytes = k * kPanel * T::kBytes;
+  const int64_t row_bytes = packed_row_bytes(m), k = T::kBytes == 4 ? m.k : even(m.k), bytes = panel_bytes(m.dtype, m.k);
   alignas(64) float sums[kMaxTileRows * kPanel];
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-    const char* weight = static_cast<const char*>(m.weight) + panel * panel_bytes;
+    const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
       multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + first * row_bytes, weight, k, sums);
@@ -199,5 +208,6 @@ inline void matmul(const MatMul& m, int64_t panel_begin, int64_t panel_end, int6
     case Dtype::bf16: return matmul_of<Bf16>(m, panel_begin, panel_end, begin, end);
     case Dtype::f16: return matmul_of<F16>(m, panel_begin, panel_end, begin, end);
     case Dtype::f32: return matmul_of<F32>(m, panel_begin, panel_end, begin, end);
+    case Dtype::i8: return matmul_of<I8>(m, panel_begin, panel_end, begin, end);
   }
 }

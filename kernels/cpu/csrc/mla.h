@@ -117,6 +117,7 @@ inline void mla(const Mla& op, const MlaItem& item, void* scratch) {
     case Dtype::bf16: return mla_of<Bf16>(op, item, scratch);
     case Dtype::f16: return mla_of<F16>(op, item, scratch);
     case Dtype::f32: return mla_of<F32>(op, item, scratch);
+    case Dtype::i8: return;  // no cache has it
   }
 }
 

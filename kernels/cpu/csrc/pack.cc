@@ -1,5 +1,6 @@
 #include "pack.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -109,12 +110,41 @@ bool pack_panel(const PackWeight& op, int64_t panel) {
   return !infinite;
 }
 
+// A row's largest magnitude becomes 127; to nearest even.
+template <Dtype from>
+bool quantize_panel(const PackWeight& op, int64_t panel) {
+  using From = typename Format<from>::Storage;
+  char* out = static_cast<char*>(op.out) + panel * panel_bytes(Dtype::i8, op.k);
+  float* scales = reinterpret_cast<float*>(out);
+  int8_t* values = reinterpret_cast<int8_t*>(out + kScaleBytes);
+  bool finite = true;
+  for (int64_t lane = 0; lane < kPanel; ++lane) {
+    const char* row = row_of(op, panel, lane, op.k * static_cast<int64_t>(sizeof(From)));
+    const auto value = [&](int64_t k) {
+      From stored = {};
+      if (row && k < op.k) std::memcpy(&stored, row + k * sizeof(From), sizeof(From));
+      return Format<from>::widen(stored);
+    };
+    float largest = 0.0f;
+    for (int64_t k = 0; k < op.k; ++k) {
+      finite &= std::isfinite(value(k));
+      largest = std::max(largest, std::fabs(value(k)));
+    }
+    const bool zero = !(largest > 1e-30f);
+    scales[lane] = zero ? 0.0f : largest / 127.0f;
+    const float inverse = zero ? 0.0f : 127.0f / largest;
+    for (int64_t k = 0; k < even(op.k); ++k) values[(k / 2 * kPanel + lane) * 2 + k % 2] = static_cast<int8_t>(std::lrint(value(k) * inverse));
+  }
+  return finite;
+}
+
 template <Dtype from>
 bool pack_from(const PackWeight& op, int64_t panel) {
   switch (op.to) {
     case Dtype::bf16: return pack_panel<from, Dtype::bf16>(op, panel);
     case Dtype::f16: return pack_panel<from, Dtype::f16>(op, panel);
     case Dtype::f32: return pack_panel<from, Dtype::f32>(op, panel);
+    case Dtype::i8: return quantize_panel<from>(op, panel);
   }
   return false;
 }
@@ -132,6 +162,7 @@ bool pack_weight(const PackWeight& op) {
       case Dtype::bf16: good = pack_from<Dtype::bf16>(op, panel); break;
       case Dtype::f16: good = pack_from<Dtype::f16>(op, panel); break;
       case Dtype::f32: good = pack_from<Dtype::f32>(op, panel); break;
+      case Dtype::i8: good = false; break;  // nothing is made of it
     }
     if (!good) finite.store(false, std::memory_order_relaxed);
   });

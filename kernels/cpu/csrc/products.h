@@ -49,6 +49,4 @@ inline MatMul* scratch_products(int64_t count) {
 }
 
 // Bytes of the packed weight of one group, of a tensor [groups, panels, ...].
-inline int64_t group_bytes(Dtype dtype, int64_t panels, int64_t k) {
-  return dtype == Dtype::f32 ? panels * k * kPanel * 4 : panels * ((k + 1) / 2) * kPanel * 4;
-}
+inline int64_t group_bytes(Dtype dtype, int64_t panels, int64_t k) { return panels * panel_bytes(dtype, k); }

@@ -16,6 +16,13 @@ inline void embed_row(const Embedding& op, int64_t id, float* out) {
   }
 }
 
+inline void embed_int8_row(const Embedding& op, int64_t id, float* out) {
+  const char* panel = static_cast<const char*>(op.weight) + id / kPanel * panel_bytes(Dtype::i8, op.hidden);
+  const float scale = reinterpret_cast<const float*>(panel)[id % kPanel];
+  const int8_t* from = reinterpret_cast<const int8_t*>(panel + kScaleBytes) + id % kPanel * 2;
+  for (int64_t k = 0; k < op.hidden; ++k) out[k] = scale * from[k / 2 * kPanel * 2 + k % 2];
+}
+
 inline void embedding(const Embedding& op, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const int64_t id = op.token_ids[row];
@@ -28,6 +35,7 @@ inline void embedding(const Embedding& op, int64_t begin, int64_t end) {
       case Dtype::bf16: embed_row<Bf16>(op, id, out); break;
       case Dtype::f16: embed_row<F16>(op, id, out); break;
       case Dtype::f32: embed_row<F32>(op, id, out); break;
+      case Dtype::i8: embed_int8_row(op, id, out); break;
     }
   }
 }
@@ -121,5 +129,6 @@ inline void cache_write(const CacheWrite& op, int64_t begin, int64_t end) {
     case Dtype::bf16: return cache_write_of<Bf16>(op, begin, end);
     case Dtype::f16: return cache_write_of<F16>(op, begin, end);
     case Dtype::f32: return cache_write_of<F32>(op, begin, end);
+    case Dtype::i8: return;  // no cache has it
   }
 }

@@ -26,11 +26,14 @@ class Driver:
         max_num_tokens: int | None = None,
         num_host_blocks: int = 0,
         capture_launches: bool = True,
+        weight_dtype: str | None = None,
     ) -> None:
         from vllm_mindspore.engine.runner import ModelRunner
         from vllm_mindspore.loader import load_model
 
-        network = load_model(str(folder), hf_config, dtype, show_progress=False, max_position=max_len)
+        network = load_model(
+            str(folder), hf_config, dtype, show_progress=False, weight_dtype=weight_dtype, max_position=max_len
+        )
         blocks = -(-max_len // block_size)
         self.block_size = block_size
         self.tables = np.random.default_rng(0).permutation(num_seqs * blocks).astype(np.int32).reshape(num_seqs, blocks)

@@ -98,8 +98,14 @@ def test_a_step_runs_a_compiled_graph_and_none_of_the_networks_python(
     assert capture_launches == ("cell.py" not in files)
 
 
-def test_captured_launches_give_the_same_bits(checkpoint: tuple[Path, Any], dtype: str) -> None:
-    by_mindspore, captured = (Driver(*checkpoint, dtype, capture_launches=on) for on in (False, True))
+@pytest.mark.parametrize("weight_dtype", [None, "int8"])
+def test_captured_launches_give_the_same_bits(
+    checkpoint: tuple[Path, Any], dtype: str, weight_dtype: str | None
+) -> None:
+    by_mindspore, captured = (
+        Driver(*checkpoint, dtype, capture_launches=on, weight_dtype=weight_dtype) for on in (False, True)
+    )
+    assert captured.runner._buckets[0]._capture is not None
     for step in PROMPTS, {3: [1], 0: list(range(20))}, {0: [4], 1: [5, 6], 2: [7], 3: [8]}, {2: [9]}:
         for expected, found in zip(by_mindspore.step(step), captured.step(step)):
             assert np.array_equal(expected, found)
@@ -140,6 +146,7 @@ def test_a_network_that_is_gone_gives_its_memory_back(checkpoint: tuple[Path, An
     process = psutil.Process()
 
     def held_by_one_more() -> float:
+        gc.collect()  # what earlier tests left must not go in between
         before = process.memory_info().rss
         driver = Driver(*checkpoint, dtype, max_len=100_000)
         for blocks in driver.runner.kv_cache._blocks:

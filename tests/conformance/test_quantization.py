@@ -1,0 +1,52 @@
+"""int8 weights, made of a float checkpoint as it is loaded: hardly worse than the checkpoint itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines import started
+from tests.reference import Reference
+
+pytestmark = pytest.mark.slow
+
+TEXT = """\
+The water cycle describes how water moves between the surface of the earth and the air above it. The sun warms lakes, rivers and seas, and some of
+their water turns into vapour and rises. High up the air is cold: the vapour becomes small drops, and many drops together make a cloud. When the drops
+grow heavy, they fall as rain or snow. Some of that water runs over the ground into streams and rivers, some soaks into the soil, where the roots of
+plants drink it, and the rest fills the spaces between stones deep below. In the end nearly all of it comes back to the sea, and the cycle begins
+again. People have always depended on it. Farmers plan their work by the seasons, cities store water behind dams, and engineers measure how much snow
+lies in the mountains to know how much water the summer will bring.
+"""
+
+
+@pytest.fixture(scope="module")
+def llm(demo_model: Path) -> Iterator[Any]:
+    with started(demo_model, max_model_len=1024, max_num_seqs=4, quantization="tpu_int8") as llm:
+        yield llm
+
+
+def test_the_perplexity_of_a_text_is_within_one_percent(llm: Any, reference: Reference) -> None:
+    from vllm import SamplingParams
+
+    tokens = reference.tokenizer(TEXT).input_ids
+    (output,) = llm.generate(
+        {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False
+    )
+    found = [entry[token].logprob for entry, token in zip(output.prompt_logprobs[1:], tokens[1:])]
+    right = reference.logprobs(tokens)[range(len(tokens) - 1), tokens[1:]].tolist()
+    ratio = math.exp((sum(right) - sum(found)) / len(found))
+    assert abs(ratio - 1) < 0.01, f"{100 * (ratio - 1):+.2f} %"
+    assert max(abs(a - b) for a, b in zip(found, right)) > 0.01, "weights in their own precision"
+
+
+def test_the_model_answers_through_its_chat_template(llm: Any) -> None:
+    from vllm import SamplingParams
+
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    (output,) = llm.chat(question, SamplingParams(temperature=0.0, max_tokens=16), use_tqdm=False)
+    assert "Paris" in output.outputs[0].text
