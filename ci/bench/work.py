@@ -40,15 +40,14 @@ def decode(bench: Bench) -> Iterator[Row]:
             f"decode, batch {batch}", "tokens/s", figures, against(figures, bars), {**step, "tokens": batch}, others
         )
         if batch == 1:
-            yield from int8_decode(bench)
             at_limit = [reads * 1e9 / bench.network.weight_bytes for reads in figures[READS]]
             row.bars.insert(0, Bar("of the read bandwidth", 80.0, 100 * ratio(figures[OURS], at_limit), unit="%"))
         yield row
 
 
 def int8_decode(bench: Bench) -> Iterator[Row]:
-    ours = {name: bench.engine(name, our_python(), max_model_len=2048, max_num_seqs=32, quantization=quantization)
-            for name, quantization in ((OURS, None), ("int8", "tpu_int8"))}  # fmt: skip
+    quantized = bench.engine("int8", our_python(), max_model_len=2048, max_num_seqs=32, quantization="tpu_int8")
+    ours = {OURS: bench.short(OURS), "int8": quantized}
     found, others = bench.take_turns(
         {name: partial(engine.decode_rate, 1, PROMPT, STEPS) for name, engine in ours.items()}
     )
@@ -240,6 +239,7 @@ def memory(bench: Bench) -> Iterator[Row]:
 
 WORK: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "decode": decode,
+    "int8": int8_decode,
     "prefill": prefill,
     "long": long_context,
     "parts": parts,

@@ -216,3 +216,11 @@ def test_the_readmes_tell_of_the_same_things() -> None:
         assert f"| {row.vllm} | {row.engine} |" in chinese
     blocks = [re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for text in (english, chinese)]
     assert [words(block) for block in blocks[0]] == [words(block) for block in blocks[1]]
+    said = [
+        sorted(re.findall(r"`[^`]+`", text[text.index(begin) : text.index(end)]))
+        for text, begin, end in (
+            (english, "## What there is", "## vLLM's attributes"),
+            (chinese, "## 支持的内容", "## 被修补的 vLLM 属性"),
+        )
+    ]
+    assert said[0] == said[1]
