@@ -35,8 +35,14 @@ inline bool dtype_of(const char* name, Dtype* dtype) {
   if (!std::strcmp(name, "bfloat16")) *dtype = Dtype::bf16;
   else if (!std::strcmp(name, "float16")) *dtype = Dtype::f16;
   else if (!std::strcmp(name, "float32")) *dtype = Dtype::f32;
-  else if (!std::strcmp(name, "int8")) *dtype = Dtype::i8;
   else return false;
+  return true;
+}
+
+// Of a packed weight.
+inline bool weight_dtype_of(const char* name, Dtype* dtype) {
+  if (std::strcmp(name, "int8")) return dtype_of(name, dtype);
+  *dtype = Dtype::i8;
   return true;
 }
 

@@ -27,7 +27,7 @@ void run(MatMul& op) {
 static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int nparam, bool has_bias, bool gated) {
   const int count = 2 + has_bias, first_output = count + 1;
   MatMul op = {};
-  if (!dtype_of(dtypes[1], &op.dtype) || nparam - first_output > kMaxOutputs) return 1;
+  if (!weight_dtype_of(dtypes[1], &op.dtype) || nparam - first_output > kMaxOutputs) return 1;
   op.x = in<float>(params, 0);
   op.weight = params[1];
   op.bias = has_bias ? in<float>(params, 2) : nullptr;
@@ -52,7 +52,7 @@ OP(matmul_swiglu_bias, 4) { return matmul_op(params, shapes, dtypes, nparam, tru
 // weight packed, token_ids [T], num_tokens [1] -> [T, hidden]; zeros for an id outside the vocabulary
 OP(embedding, 3) {
   Dtype dtype;
-  if (!dtype_of(dtypes[0], &dtype)) return 1;
+  if (!weight_dtype_of(dtypes[0], &dtype)) return 1;
   Embedding op = {params[0], in<int32_t>(params, 1), out<float>(params, 3), shapes[0][0] * kPanel, shapes[3][1], dtype};
   for_rows(count_of(params, 2, shapes[1][0]), op.hidden, [&](int64_t begin, int64_t end) { kernels().embedding(op, begin, end); });
   return 0;

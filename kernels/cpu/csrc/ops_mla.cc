@@ -4,7 +4,7 @@
 // x [T, H * K], weight [H, panels, ...], num_tokens [1] -> [T, H * N]
 OP(transpose_batch_matmul_transpose, 3) {
   MatMul shared = {};
-  if (!dtype_of(dtypes[1], &shared.dtype)) return 1;
+  if (!weight_dtype_of(dtypes[1], &shared.dtype)) return 1;
   const int64_t heads = shapes[1][0], k = shapes[0][1] / heads, width = shapes[3][1] / heads;
   shared.k = k, shared.x_stride = heads * k;
   shared.panels = shapes[1][1];

@@ -46,7 +46,7 @@ OP(moe_init_routing, 3) {
 // x [M, K], weight [E, panels, ...], group_list [E] -> [M, N]; rows up to group_list[e] that are no other expert's are e's
 static int grouped_matmul_op(void** params, int64_t** shapes, const char** dtypes, bool gated) {
   MatMul shared = {};
-  if (!dtype_of(dtypes[1], &shared.dtype)) return 1;
+  if (!weight_dtype_of(dtypes[1], &shared.dtype)) return 1;
   const int64_t experts = shapes[1][0], k = shapes[0][1], width = shapes[3][1];
   shared.k = shared.x_stride = k;
   shared.panels = shapes[1][1];

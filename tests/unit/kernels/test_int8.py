@@ -125,3 +125,10 @@ def test_infinity_is_refused() -> None:
     weight[1, 2] = np.inf
     with pytest.raises(NotFinite):
         library.pack_weight([weight], "int8", "float32")
+
+
+def test_a_cache_cannot_be_int8() -> None:
+    cache, slots = np.zeros((2, 4, 1, 8), np.int8), np.zeros(1, np.int32)
+    row = np.ones((1, 8), np.float32)
+    with pytest.raises(AssertionError, match="reshape_and_cache returned 1"):
+        abi.call("reshape_and_cache", [row, row, cache, cache, slots, abi.count(1)], (1,))

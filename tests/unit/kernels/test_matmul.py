@@ -136,4 +136,4 @@ def test_every_number_of_threads_computes_the_same_bits(isa: str, dtype: str, ro
 
 def test_unknown_dtype_is_refused() -> None:
     with pytest.raises(AssertionError, match="matmul returned 1"):
-        abi.call("matmul", [np.zeros((1, 2), np.float32), np.zeros((1, 2, 32), np.int8), abi.count(1)], (1, 3))
+        abi.call("matmul", [np.zeros((1, 2), np.float32), np.zeros((1, 2, 32), np.int16), abi.count(1)], (1, 3))
