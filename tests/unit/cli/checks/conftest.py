@@ -80,7 +80,14 @@ class Machine:
             "transformers": "4.51.3",
             "numpy": "1.26.4",
         }
-        for name, version in {**versions, "pip": "25.0", "tokenizers": "0.21.1", "protobuf": "5.29.3", **other}.items():
+        for name, version in {
+            **versions,
+            "pip": "25.0",
+            "setuptools": "80.9.0",
+            "tokenizers": "0.21.1",
+            "protobuf": "5.29.3",
+            **other,
+        }.items():
             self.install(name, version)
 
     def answer(
