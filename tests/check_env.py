@@ -16,6 +16,17 @@ from tests.conftest import ROOT
 DOCUMENT = (ROOT / "docs" / "check-env.md").read_text(encoding="utf-8")
 PATIENCE = "240"
 """Seconds for the processes that look, on a machine that does other things as well."""
+SMALL_LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "torch_dtype": "bfloat16",
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 2048,
+}
+"""A config.json."""
 
 
 def run(command: str, *arguments: str, site: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:

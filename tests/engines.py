@@ -108,6 +108,16 @@ def generate(llm: Any, prompts: Any, **params: Any) -> list[Any]:
     return outputs
 
 
+def answer(llm: Any, question: str) -> str:
+    """Sixteen tokens, greedy, through the model's chat template."""
+    from vllm import SamplingParams
+
+    messages = [{"role": "user", "content": question}]
+    (output,) = llm.chat(messages, SamplingParams(temperature=0.0, max_tokens=16), use_tqdm=False)
+    text: str = output.outputs[0].text
+    return text
+
+
 def tokens(output: Any) -> list[int]:
     """Of a request's first answer."""
     return list(output.outputs[0].token_ids)

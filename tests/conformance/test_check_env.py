@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.check_env import distribute, problems, report
+from tests.check_env import SMALL_LLAMA, distribute, problems, report
 from tests.engines import ROW, environment
 from vllm_mindspore.cli.checks.model import positions
 from vllm_mindspore.matrix import rows_for_installed_vllm
@@ -60,18 +60,9 @@ def test_wrong_transformers_are_the_cause(command: str, tmp_path: Path) -> None:
 
 
 def write_config(folder: Path, rope_scaling: dict[str, Any]) -> dict[str, Any]:
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "torch_dtype": "bfloat16",
-        "vocab_size": 97,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 2048,
-        **({"rope_scaling": rope_scaling} if rope_scaling else {}),
-    }
+    config = {**SMALL_LLAMA, "model_type": "llama"}
+    if rope_scaling:
+        config["rope_scaling"] = rope_scaling
     (folder / "config.json").write_text(json.dumps(config))
     return config
 

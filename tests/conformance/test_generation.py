@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engines import TOKENS_PAST_MAX_MODEL_LEN, generate, started, token_prompts, tokens
+from tests.engines import TOKENS_PAST_MAX_MODEL_LEN, answer, generate, started, token_prompts, tokens
 from tests.reference import Reference
 
 pytestmark = pytest.mark.slow
@@ -49,11 +49,7 @@ def test_greedy_tokens_are_the_references(greedy: list[Any], reference: Referenc
 
 
 def test_the_model_answers_through_its_chat_template(llm: Any) -> None:
-    from vllm import SamplingParams
-
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    (output,) = llm.chat(question, SamplingParams(temperature=0.0, max_tokens=16), use_tqdm=False)
-    assert "Paris" in output.outputs[0].text
+    assert "Paris" in answer(llm, "What is the capital of France?")
 
 
 def test_greedy_tokens_do_not_depend_on_neighbours(llm: Any, greedy: list[Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines import started
+from tests.engines import answer, generate, started, token_prompts
 from tests.reference import Reference
 
 pytestmark = pytest.mark.slow
@@ -31,12 +31,8 @@ def llm(demo_model: Path) -> Iterator[Any]:
 
 
 def test_the_perplexity_of_a_text_is_within_one_percent(llm: Any, reference: Reference) -> None:
-    from vllm import SamplingParams
-
     tokens = reference.tokenizer(TEXT).input_ids
-    (output,) = llm.generate(
-        {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False
-    )
+    (output,) = generate(llm, token_prompts([tokens]), max_tokens=1, prompt_logprobs=0)
     found = [entry[token].logprob for entry, token in zip(output.prompt_logprobs[1:], tokens[1:])]
     right = reference.logprobs(tokens)[range(len(tokens) - 1), tokens[1:]].tolist()
     ratio = math.exp((sum(right) - sum(found)) / len(found))
@@ -45,8 +41,4 @@ def test_the_perplexity_of_a_text_is_within_one_percent(llm: Any, reference: Ref
 
 
 def test_the_model_answers_through_its_chat_template(llm: Any) -> None:
-    from vllm import SamplingParams
-
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    (output,) = llm.chat(question, SamplingParams(temperature=0.0, max_tokens=16), use_tqdm=False)
-    assert "Paris" in output.outputs[0].text
+    assert "Paris" in answer(llm, "What is the capital of France?")

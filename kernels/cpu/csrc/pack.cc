@@ -89,7 +89,7 @@ bool pack_panel(const PackWeight& op, int64_t panel) {
   for (int64_t lane = 0; lane < kPanel; ++lane)
     rows[lane] = reinterpret_cast<const From*>(row_of(op, panel, lane, op.k * static_cast<int64_t>(sizeof(From))));
   bool infinite = false;
-  To* out = static_cast<To*>(op.out) + panel * steps * kPanel * kTogether;
+  To* out = reinterpret_cast<To*>(static_cast<char*>(op.out) + panel * panel_bytes(to, op.k));
   for (int64_t step = 0; step < steps; ++step)
     for (int64_t lane = 0; lane < kPanel; ++lane)
       for (int64_t i = 0; i < kTogether; ++i) {
@@ -114,7 +114,7 @@ bool pack_panel(const PackWeight& op, int64_t panel) {
 template <Dtype from>
 bool quantize_panel(const PackWeight& op, int64_t panel) {
   using From = typename Format<from>::Storage;
-  char* out = static_cast<char*>(op.out) + panel * panel_bytes(Dtype::i8, op.k);
+  char* out = static_cast<char*>(op.out) + panel * panel_bytes(op.to, op.k);
   float* scales = reinterpret_cast<float*>(out);
   int8_t* values = reinterpret_cast<int8_t*>(out + kScaleBytes);
   bool finite = true;

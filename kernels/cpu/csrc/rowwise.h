@@ -5,8 +5,8 @@ template <class T>
 inline void embed_row(const Embedding& op, int64_t id, float* out) {
   typedef typename T::Storage Storage;
   constexpr int kTogether = T::kBytes == 4 ? 1 : 2;
-  const int64_t steps = (op.hidden + kTogether - 1) / kTogether;
-  const Storage* from = static_cast<const Storage*>(op.weight) + (id / kPanel * steps * kPanel + id % kPanel) * kTogether;
+  const char* panel = static_cast<const char*>(op.weight) + id / kPanel * panel_bytes(op.dtype, op.hidden);
+  const Storage* from = reinterpret_cast<const Storage*>(panel) + id % kPanel * kTogether;
   for (int64_t k = 0; k < op.hidden; k += kLanes) {
     const int64_t count = least(kLanes, op.hidden - k);
     Storage values[kLanes] = {};
@@ -17,7 +17,7 @@ inline void embed_row(const Embedding& op, int64_t id, float* out) {
 }
 
 inline void embed_int8_row(const Embedding& op, int64_t id, float* out) {
-  const char* panel = static_cast<const char*>(op.weight) + id / kPanel * panel_bytes(Dtype::i8, op.hidden);
+  const char* panel = static_cast<const char*>(op.weight) + id / kPanel * panel_bytes(op.dtype, op.hidden);
   const float scale = reinterpret_cast<const float*>(panel)[id % kPanel];
   const int8_t* from = reinterpret_cast<const int8_t*>(panel + kScaleBytes) + id % kPanel * 2;
   for (int64_t k = 0; k < op.hidden; ++k) out[k] = scale * from[k / 2 * kPanel * 2 + k % 2];

@@ -47,6 +47,13 @@ def same_values(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and bool((nan | (a.view(bits) == b.view(bits))).all())
 
 
+def assert_within(result: np.ndarray, exact: np.ndarray, bound: np.ndarray) -> None:
+    error = np.abs(result - exact)
+    assert (error <= bound).all(), (
+        f"off by {error.max()}, {np.max(error / np.maximum(bound, 1e-300)):.2f} times the bound"
+    )
+
+
 def matmul(x: np.ndarray, weight: np.ndarray, rounds_activations: bool) -> tuple[np.ndarray, np.ndarray]:
     """`x [T, K] @ weight [N, K].T` and its bound; bfloat16 dot products round x to bfloat16 first."""
     left = to_double(to_bfloat16(x)) if rounds_activations else x.astype(np.float64)

@@ -44,10 +44,6 @@ def exact_product(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.nda
     return left @ right.T, bound + 16 * reference.U * (np.abs(left) @ np.abs(right).T) + 1e-30
 
 
-def assert_within(result: np.ndarray, exact: np.ndarray, bound: np.ndarray) -> None:
-    assert (np.abs(result - exact) <= bound).all(), f"{(np.abs(result - exact) / bound).max()} times the bound"
-
-
 @EXAMPLES
 @given(
     seed=SEEDS,
@@ -66,7 +62,7 @@ def test_product_of_any_size(isa: str, seed: int, widths: list[int], k: int, row
     exact, bound = exact_product(x[:rows], np.concatenate(parts))
     if has_bias:
         exact, bound = exact + bias, bound + 2 * reference.U * (np.abs(exact) + np.abs(bias))
-    assert_within(np.concatenate([result[:rows] for result in results], 1), exact, bound)
+    reference.assert_within(np.concatenate([result[:rows] for result in results], 1), exact, bound)
     assert all((result[rows:] == abi.UNTOUCHED).all() for result in results)
 
 
@@ -78,7 +74,7 @@ def test_gated_product_of_any_size(isa: str, seed: int, width: int, k: int, rows
     packed = library.pack_weight([gate, up], "int8", "bfloat16", interleave=True)
     (result,) = abi.call("matmul_swiglu", [x, packed, abi.count(rows)], (rows, width))
     with np.errstate(over="ignore"):
-        assert_within(result, *reference.swiglu(*exact_product(x, gate), *exact_product(x, up)))
+        reference.assert_within(result, *reference.swiglu(*exact_product(x, gate), *exact_product(x, up)))
 
 
 @pytest.mark.parametrize("k", [97, 576, 1501])
@@ -117,7 +113,7 @@ def test_products_of_experts(isa: str, seed: int, n: int, k: int, counts: list[i
     ends = np.cumsum(counts).astype(np.int32)
     (result,) = abi.call("grouped_matmul", [x, packed, ends], (len(x), n))
     for weight, end, rows in zip(weights, ends, counts):
-        assert_within(result[end - rows : end], *exact_product(x[end - rows : end], weight))
+        reference.assert_within(result[end - rows : end], *exact_product(x[end - rows : end], weight))
 
 
 def test_infinity_is_refused() -> None:

@@ -29,13 +29,6 @@ def draw_rows(rng: np.random.Generator, rows: int, k: int) -> np.ndarray:
     return (rng.standard_normal((rows, k)) * rng.choice([1e-2, 1.0, 50.0], (rows, 1))).astype(np.float32)
 
 
-def assert_within(result: np.ndarray, exact: np.ndarray, bound: np.ndarray) -> None:
-    error = np.abs(result - exact)
-    assert (error <= bound).all(), (
-        f"off by {error.max()}, {np.max(error / np.maximum(bound, 1e-300)):.2f} times the bound"
-    )
-
-
 def product(
     x: np.ndarray, parts: Sequence[np.ndarray], dtype: str, rows: int, bias: np.ndarray | None = None
 ) -> list[np.ndarray]:
@@ -68,7 +61,7 @@ def test_product_of_any_size(
         if bias is not None:
             exact = exact + bias[start : start + len(part)]
             bound = bound + reference.U * (np.abs(exact) + bound)
-        assert_within(result[:rows], exact, bound)
+        reference.assert_within(result[:rows], exact, bound)
         assert (result[rows:] == abi.UNTOUCHED).all()
         start += len(part)
 
@@ -102,7 +95,7 @@ def test_gated_product_of_any_size(
             bound = bound + reference.U * (np.abs(exact) + bound)
         halves += [exact, bound]
     with np.errstate(over="ignore"):
-        assert_within(result[:rows], *reference.swiglu(*halves))
+        reference.assert_within(result[:rows], *reference.swiglu(*halves))
     assert (result[rows:] == abi.UNTOUCHED).all()
 
 
@@ -111,7 +104,7 @@ def test_product_past_the_cache(isa: str, dtype: str) -> None:
     rng = np.random.default_rng(2)
     weight, x = draw_weight(rng, 1000, 1501, dtype), draw_rows(rng, 333, 1501)
     (result,) = product(x, [weight], dtype, 333)
-    assert_within(result, *reference.matmul(x, weight, rounds_activations(isa, dtype)))
+    reference.assert_within(result, *reference.matmul(x, weight, rounds_activations(isa, dtype)))
 
 
 def test_a_row_has_the_same_bits_in_every_batch(isa: str, dtype: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.kernels import abi, reference
-from tests.unit.kernels.test_matmul import assert_within, draw_rows, draw_weight, rounds_activations
+from tests.unit.kernels.test_matmul import draw_rows, draw_weight, rounds_activations
 from tests.unit.kernels.test_moe import stack
 
 EXAMPLES = settings(settings.get_profile("kernels"), max_examples=25)
@@ -56,7 +56,7 @@ class Sequences:
         exact, bound = reference.attention(
             flat(query), keys, self.latents, self.block_tables, ends, new, self.scale, 0, rounds=False
         )
-        assert_within(result, exact, bound)
+        reference.assert_within(result, exact, bound)
 
 
 def flat(query: np.ndarray) -> np.ndarray:
@@ -160,5 +160,5 @@ def test_each_head_has_a_matrix_of_its_own(
     for head, weight in enumerate(weights):
         own = np.ascontiguousarray(x[:rows, head * k : (head + 1) * k])
         exact, bound = reference.matmul(own, weight, rounds_activations(isa, dtype))
-        assert_within(result[:rows, head * n : (head + 1) * n], exact, bound)
+        reference.assert_within(result[:rows, head * n : (head + 1) * n], exact, bound)
     assert (result[rows:] == abi.UNTOUCHED).all()

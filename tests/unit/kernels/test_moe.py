@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.kernels import abi, reference
-from tests.unit.kernels.test_matmul import assert_within, draw_rows, draw_weight, rounds_activations
+from tests.unit.kernels.test_matmul import draw_rows, draw_weight, rounds_activations
 from vllm_mindspore.kernels.cpu import library
 
 EXAMPLES = settings.get_profile("kernels")
@@ -129,9 +129,9 @@ def test_each_expert_multiplies_its_own_rows(
     for gate, up, end, count in zip(gates, ups, ends, counts):
         own = slice(end - count, end)
         halves = [reference.matmul(x[own], weight, rounds_activations(isa, dtype)) for weight in (gate, up)]
-        assert_within(result[own], *halves[0])
+        reference.assert_within(result[own], *halves[0])
         with np.errstate(over="ignore"):
-            assert_within(activated[own], *reference.swiglu(*halves[0], *halves[1]))
+            reference.assert_within(activated[own], *reference.swiglu(*halves[0], *halves[1]))
     assert (result[rows:] == abi.UNTOUCHED).all()
     assert (activated[rows:] == abi.UNTOUCHED).all()
 
@@ -146,7 +146,7 @@ def test_many_rows_of_wide_experts(isa: str, dtype: str) -> None:
     for weight, end, count in zip(weights, ends, counts):
         if count:
             own = slice(end - count, end)
-            assert_within(result[own], *reference.matmul(x[own], weight, rounds_activations(isa, dtype)))
+            reference.assert_within(result[own], *reference.matmul(x[own], weight, rounds_activations(isa, dtype)))
 
 
 def test_a_row_has_the_same_bits_whoever_shares_its_expert(isa: str, dtype: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.check_env import SMALL_LLAMA
 from vllm_mindspore.cli.doctor.finding import Check, Finding
 from vllm_mindspore.cli.doctor.probing import Answers
 from vllm_mindspore.cli.doctor.surroundings import Surroundings, Wanted
@@ -133,17 +134,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """A folder that looks like a small Llama in bfloat16, 1 MiB of weights."""
     folder = tmp_path / "model"
     folder.mkdir()
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "torch_dtype": "bfloat16",
-        "vocab_size": 1000,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 2048,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(SMALL_LLAMA))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
     (folder / "model.safetensors").write_bytes(bytes(1 << 20))
