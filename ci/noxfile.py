@@ -3,6 +3,8 @@
 An environment is made once, in `.envs`, and made again only if what it is made of has changed; the package in it is reinstalled whenever
 a source has. The release that is installed where nox itself runs (`.venv`) needs no other environment, and its session also runs the
 tests that are not of conformance. `nox -f ci/noxfile.py -s vllm083 -- V0 -k greedy` runs one engine and passes the rest on to pytest.
+
+A pair that the matrix says continuous integration runs in part (`vllm091-mindspore-2.7.0`) has a session of its own, which generates text.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ results: list[tuple[str, str, str, float]] = []
 def print_results() -> None:
     """One line for each run of pytest: release, what ran, outcome, minutes."""
     if results:
-        print(f"\n{'row':<10}{'engine':<16}{'minutes':>8}  outcome")
+        print(f"\n{'row':<26}{'engine':<16}{'minutes':>8}  outcome")
     for row, what, outcome, seconds in results:
-        print(f"{row:<10}{what:<16}{seconds / 60:>8.1f}  {outcome}")
+        print(f"{row:<26}{what:<16}{seconds / 60:>8.1f}  {outcome}")
 
 
 atexit.register(print_results)
@@ -78,14 +80,14 @@ def wheel(session: nox.Session) -> Path:
     return next(DIST.glob("*.whl"))
 
 
-def install(session: nox.Session, extra: str) -> None:
-    """Bring the session's environment up to date."""
+def install(session: nox.Session, extra: str, *more: str) -> None:
+    """Bring the session's environment up to date: the row's extra and more requirements."""
     built = wheel(session)
     stamp = Path(session.virtualenv.location) / ".installed"
     installed = stamp.read_text().split() if stamp.is_file() else ["", ""]
     stamp.unlink(missing_ok=True)  # what is half done is done again
     if installed[0] != requirements():
-        session.install("--quiet", "--reinstall-package", "vllm-mindspore", f"{built}[{extra},test]")
+        session.install("--quiet", "--reinstall-package", "vllm-mindspore", f"{built}[{extra},test]", *more)
     elif installed[1] != sources():
         session.install("--quiet", "--no-deps", "--reinstall-package", "vllm-mindspore", str(built))
     stamp.write_text(f"{requirements()} {sources()}")
@@ -173,5 +175,28 @@ def add_session(release: dict) -> None:
     nox.session(test, name=extra, venv_backend="none" if here else "uv", reuse_venv=True)
 
 
+def add_session_in_part(release: dict, mindspore: str) -> None:
+    name = f"{release['extra']}-mindspore-{mindspore}"
+
+    def test(session: nox.Session) -> None:
+        session.chdir(ROOT)
+        install(session, release["extra"], f"mindspore=={mindspore}")
+        arguments = ["tests/conformance/test_generation.py", *session.posargs]
+        failed = [
+            row["engine"]
+            for row in release["engine"]
+            if not run(session, name, row["engine"], *arguments, VLLM_USE_V1=USE_V1[row["engine"]])
+        ]
+        if failed:
+            session.error(f"{name}: {', '.join(failed)} failed")
+
+    test.__doc__ = f"vLLM {release['vllm']} with MindSpore {mindspore}: generation"
+    nox.session(test, name=name, reuse_venv=True)
+
+
 for _release in RELEASES:
     add_session(_release)
+    for _pair in _release["pair"]:
+        if _pair["verified"] == "cpu" and "shown" in _pair:
+            for _mindspore in _pair["mindspore"]:
+                add_session_in_part(_release, _mindspore)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.check_env import SMALL_LLAMA, distribute, problems, report
 from tests.engines import ROW, environment
+from vllm_mindspore.cli.checks import CHECKS
 from vllm_mindspore.cli.checks.model import positions
 from vllm_mindspore.matrix import rows_for_installed_vllm
 from vllm_mindspore.models.config import ModelConfig
@@ -36,27 +38,34 @@ UNREADABLE = ("factor", "original_max_position_embeddings")
 
 
 @pytest.mark.slow
-def test_a_right_environment_is_found_right(command: str) -> None:
-    told = report(command, **environment())
+def test_a_right_environment_is_found_right(command: str, demo_model: Path) -> None:
+    told = report(command, "--model", str(demo_model), **environment())
     assert told["healthy"], problems(told)
-    assert {name: told["row"][name] for name in ("extra", "vllm", "engine", "adapter")} == {
-        "extra": ROW.extra,
-        "vllm": ROW.vllm,
-        "engine": ROW.engine,
-        "adapter": ROW.adapter,
-    }
+    assert told["causes"] == []
+    assert [check["name"] for check in told["checks"]] == [check.NAME for check in CHECKS]
+    assert told["row"] == {"extra": ROW.extra, "vllm": ROW.vllm, "engine": ROW.engine, "adapter": ROW.adapter}
+    texts = "\n".join(finding["text"] for check in told["checks"] for finding in check["findings"])
+    assert "numpy, torch, tokenizers, transformers, vllm, mindspore can be imported" in texts
+    assert f"vLLM is what adapter {ROW.adapter} was written for" in texts
+    assert "a right answer" in texts
+    assert "runs a graph on the device CPU" in texts
+    assert f"vLLM activates vllm_mindspore.compat.{ROW.adapter}.platform.MindSporePlatform" in texts
+    assert "It fits: weights 0.25 GiB" in texts
 
 
 @pytest.mark.slow
-def test_wrong_transformers_are_the_cause(command: str, tmp_path: Path) -> None:
+def test_wrong_transformers_are_named_before_what_they_break(command: str, tmp_path: Path) -> None:
     distribute(tmp_path, "transformers", "5.1.0")
-    (tmp_path / "transformers.py").write_text("raise ValueError('not the transformers of this vLLM')\n")
-    told = report(command, "--only", "packages", "imports", site=tmp_path, **environment())
-    (check, text, cause), *rest = problems(told)
-    assert (check, cause) == ("packages", None)
-    assert text.startswith(f"transformers 5.1.0, vLLM {ROW.vllm} needs ")
+    (tmp_path / "transformers.py").write_text(
+        "raise ValueError(\"'aimv2' is already used by a Transformers config\")\n"
+    )
+    told = report(command, "--only", "packages", "imports", "drift", "platform-plugin", site=tmp_path, **environment())
+    first, *rest = problems(told)
+    needs = SpecifierSet(ROW.everywhere["transformers"])
+    assert first == ("packages", f"transformers 5.1.0, vLLM {ROW.vllm} needs {needs}", None)
     assert told["causes"] == ["packages"]
-    assert {(name, cause) for name, _, cause in rest} == {("imports", "packages")}
+    assert {name for name, _, _ in rest} == {"imports", "platform-plugin"}
+    assert {cause for _, _, cause in rest} == {"packages"}
 
 
 def write_config(folder: Path, rope_scaling: dict[str, Any]) -> dict[str, Any]:

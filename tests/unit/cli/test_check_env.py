@@ -1,4 +1,4 @@
-"""`check-env` as installed, in the environment that is right and in ones that were broken on purpose."""
+"""`check-env` as installed, in environments that were broken on purpose; `tests/conformance/test_check_env.py` has the right ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 import vllm_mindspore
 from tests.check_env import DOCUMENT, distribute, problems, report, run
 from vllm_mindspore.cli.checks import CHECKS
-from vllm_mindspore.cli.doctor.surroundings import choose_row
 
 
 def copy_of(site: Path, name: str, folder: Path) -> Path:
@@ -28,37 +27,6 @@ def copy_of(site: Path, name: str, folder: Path) -> Path:
     )  # type: ignore[attr-defined]
     shutil.copytree(folder, site / folder.name, copy_function=lambda source, target: Path(target).symlink_to(source))
     return site / folder.name
-
-
-@pytest.mark.slow
-def test_a_right_environment_is_found_right(command: str, demo_model: Path) -> None:
-    told = report(command, "--model", str(demo_model))
-    assert told["healthy"], problems(told)
-    assert told["causes"] == []
-    assert [check["name"] for check in told["checks"]] == [check.NAME for check in CHECKS]
-    row, _ = choose_row(None)
-    assert told["row"] == {"extra": row.extra, "vllm": row.vllm, "engine": row.engine, "adapter": row.adapter}
-    texts = "\n".join(finding["text"] for check in told["checks"] for finding in check["findings"])
-    assert "numpy, torch, tokenizers, transformers, vllm, mindspore can be imported" in texts
-    assert f"vLLM is what adapter {row.adapter} was written for" in texts
-    assert "a right answer" in texts
-    assert "runs a graph on the device CPU" in texts
-    assert f"vLLM activates vllm_mindspore.compat.{row.adapter}.platform.MindSporePlatform" in texts
-    assert "It fits: weights 0.25 GiB" in texts
-
-
-@pytest.mark.slow
-def test_wrong_transformers_are_named_before_what_they_break(command: str, tmp_path: Path) -> None:
-    distribute(tmp_path, "transformers", "5.1.0")
-    (tmp_path / "transformers.py").write_text(
-        "raise ValueError(\"'aimv2' is already used by a Transformers config\")\n"
-    )
-    told = report(command, "--only", "packages", "imports", "drift", "platform-plugin", site=tmp_path)
-    first, *rest = problems(told)
-    assert first[:2] == ("packages", "transformers 5.1.0, vLLM 0.9.1 needs <4.54,>=4.51.1")
-    assert told["causes"] == ["packages"]
-    assert {name for name, _, _ in rest} == {"imports", "platform-plugin"}
-    assert {cause for _, _, cause in rest} == {"packages"}
 
 
 def test_kernels_that_are_not_there_are_named(command: str, tmp_path: Path) -> None:

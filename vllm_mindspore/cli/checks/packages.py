@@ -9,9 +9,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from vllm_mindspore.cli.doctor.finding import Finding, ok, problem
+from vllm_mindspore.cli.doctor.finding import Finding, note, ok, problem
 from vllm_mindspore.cli.doctor.installing import OURSELVES, install, install_row
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
+from vllm_mindspore.matrix import VERIFIED, Pair
 
 NAME = "packages"
 LOOKS_AT = "vLLM, MindSpore and what goes with them, against version_matrix.toml and against each other"
@@ -47,6 +48,29 @@ def run(around: Surroundings) -> Iterator[Finding]:
         yield problem(around.wanted.obstacle, remedy, {"vllm"})
     for conflict in conflicts:
         yield problem(conflict.text, remedy, {conflict.name})
+    pair = _pair_on_cpu(around)
+    if pair and pair.shown:
+        how = {"cpu": "part of the test suite runs with it", "tried": "it was tried once"}[pair.verified]
+        yield note(
+            f"MindSpore {around.version('mindspore')} with vLLM {around.row.vllm}: {how}, on a CPU with Python {pair.python} ({pair.shown}). "
+            f"The whole test suite runs with MindSpore {', '.join(_fully_tested(around))}."
+        )
+
+
+def _pair_on_cpu(around: Surroundings) -> Pair | None:
+    """The installed MindSpore with the row's vLLM, as the matrix knows them on a CPU, how it was verified best first."""
+    installed = around.version("mindspore")
+    pairs = (pair for pair in around.row.pairs if pair.device == "cpu" and installed in pair.mindspore)
+    return min(pairs, key=lambda pair: VERIFIED.index(pair.verified), default=None)
+
+
+def _fully_tested(around: Surroundings) -> list[str]:
+    return [
+        version
+        for pair in around.row.pairs
+        if pair.device == "cpu" and pair.verified == "cpu" and not pair.shown
+        for version in pair.mindspore
+    ]
 
 
 def _conflicts(around: Surroundings) -> list[_Conflict]:
@@ -74,6 +98,8 @@ def _of_the_row(around: Surroundings) -> Iterator[_Demand]:
     if not around.vllm_is_of_the_row and not around.wanted.obstacle:
         yield _Demand("vllm", SpecifierSet(f"=={row.vllm}"), f"the row {row.extra}")
     for name, specifier in around.requirements.items():
+        if name == "mindspore" and _pair_on_cpu(around):
+            continue  # the extra takes fewer than were tried
         yield _Demand(name, SpecifierSet(specifier), f"vLLM {row.vllm}")
 
 

@@ -28,6 +28,30 @@ def test_all_conflicts_are_named_at_once_with_one_command(machine: Any) -> None:
     }
 
 
+def test_a_mindspore_that_was_tried_is_no_conflict_but_told(machine: Any) -> None:
+    machine.install_row(mindspore="2.9.0")
+    assert [(one.status, one.text) for one in machine.look(packages) if one.status != "ok"] == [
+        (
+            "note",
+            "MindSpore 2.9.0 with vLLM 0.9.1: it was tried once, on a CPU with Python 3.11 (kernels, networks, loader; generation on V1 "
+            "and V0). The whole test suite runs with MindSpore 2.7.1.",
+        )
+    ]
+
+
+def test_a_mindspore_that_only_part_of_the_tests_run_with_is_told(machine: Any) -> None:
+    machine.install_row(mindspore="2.7.0")
+    (told,) = [one for one in machine.look(packages) if one.status != "ok"]
+    assert told.status == "note"
+    assert told.text.startswith("MindSpore 2.7.0 with vLLM 0.9.1: part of the test suite runs with it, on a CPU")
+
+
+def test_a_mindspore_that_nobody_tried_is_a_conflict(machine: Any) -> None:
+    machine.install_row(mindspore="2.10.0")
+    (found,) = machine.problems(packages)
+    assert found.text == "mindspore 2.10.0, vLLM 0.9.1 needs <=2.7.1,>=2.7.0"
+
+
 def test_what_packages_ask_of_each_other_counts_too(machine: Any) -> None:
     machine.install_row(tokenizers="0.15.0")
     machine.install(
