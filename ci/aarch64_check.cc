@@ -13,7 +13,7 @@
 extern "C" {
 using Op = int(int, void**, int*, int64_t**, const char**, void*, void*);
 Op matmul, matmul_bias, matmul_swiglu, embedding, rms_norm, reshape_and_cache, paged_attention;
-Op mla, fused_add_topk_div, moe_init_routing, grouped_matmul, moe_token_unpermute;
+Op mla, fused_add_topk_div, moe_init_routing, grouped_matmul, moe_token_unpermute, cache_latents;
 const char* vms_available_isa(int);
 int vms_set_isa(const char*);
 void vms_set_num_threads(int);
@@ -225,8 +225,8 @@ void check_rms_norm() {
 double stored_value(Tensor& t, Dtype dtype, int64_t i) { return dtype == kFloat32 ? t.as<float>()[i] : decode(dtype, t.as<uint16_t>()[i]); }
 
 // A prompt, a decoding sequence of 1100 positions (three partitions) and a chunk, over blocks in reversed order.
-void check_attention(Dtype dtype, int32_t window, bool rounds_rows) {
-  const int64_t heads = 6, kv_heads = 2, dim = 20, block_size = 16, blocks = 100;
+void check_attention(Dtype dtype, int64_t dim, int32_t window, bool rounds_rows) {
+  const int64_t heads = 6, kv_heads = 2, block_size = 16, blocks = 100, pairs = dtype == kFloat32 ? 1 : 2;
   const std::vector<int32_t> contexts = {30, 1100, 400}, news = {30, 1, 9};
   Tensor query = draw_tensor({40, heads * dim}), out = query, table({3, 70}, "int32");
   Tensor keys({blocks, block_size, kv_heads, dim}, kNames[dtype]), values = keys;
@@ -247,20 +247,21 @@ void check_attention(Dtype dtype, int32_t window, bool rounds_rows) {
     for (int32_t i = 0; i < news[s]; ++i, ++row)
       for (int64_t h = 0; h < heads; ++h) {
         const int64_t position = contexts[s] - news[s] + i, first = window ? std::max<int64_t>(0, position + 1 - window) : 0;
-        const auto at = [&](int64_t p) {
-          return ((table.as<int32_t>()[s * 70 + p / block_size] * block_size + p % block_size) * kv_heads + h / (heads / kv_heads)) * dim;
-        };
+        // Of a head in a block: keys [dim / 2][slot][2], values [slot / 2][dim][2]; of float32 without the pairs.
+        const auto head_at = [&](int64_t p) { return (table.as<int32_t>()[s * 70 + p / block_size] * kv_heads + h / (heads / kv_heads)) * block_size * dim; };
+        const auto key_at = [&](int64_t p, int64_t d) { return head_at(p) + (d / pairs * block_size + p % block_size) * pairs + d % pairs; };
+        const auto value_at = [&](int64_t p, int64_t d) { return head_at(p) + (p % block_size / pairs * dim + d) * pairs + p % pairs; };
         double denominator = 0;
         std::vector<double> sum(dim);
         for (int64_t p = first; p <= position; ++p) {
           double score = 0;
           for (int64_t d = 0; d < dim; ++d) {
             const float q = query.as<float>()[(row * heads + h) * dim + d];  // scaled by a power of two, before it is rounded or after
-            score += (rounds_rows ? rounded(kBfloat16, q) : q) * stored_value(keys, dtype, at(p) + d);
+            score += (rounds_rows ? rounded(kBfloat16, q) : q) * stored_value(keys, dtype, key_at(p, d));
           }
           const double weight = std::exp(score * scale);
           denominator += weight;
-          for (int64_t d = 0; d < dim; ++d) sum[d] += weight * stored_value(values, dtype, at(p) + d);
+          for (int64_t d = 0; d < dim; ++d) sum[d] += weight * stored_value(values, dtype, value_at(p, d));
         }
         // |scores| <= dim * scale and |values| <= 1; weights are rounded by 2^-8 of themselves at most: see tests/unit/kernels/reference.py.
         const double bound = 2 * ((dim + 8) * dim * scale + static_cast<double>(contexts[s]) + 8) * kRoundoff + (rounds_rows ? 1.01 / 256 : 0);
@@ -279,7 +280,7 @@ void check_latent_attention(Dtype dtype) {
   std::vector<int32_t> slots(blocks * block_size);
   for (size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<int32_t>(i);
   Tensor mapping = ints(slots), all = ints({static_cast<int32_t>(slots.size())});
-  call(reshape_and_cache, "reshape_and_cache", x, y, latents, keys, mapping, all, done);
+  call(cache_latents, "cache_latents", x, y, latents, keys, mapping, all, done);
   int32_t next = blocks;
   for (int s = 0; s < 2; ++s)
     for (int b = 0; b < 40; ++b) table.as<int32_t>()[s * 40 + b] = b * block_size < contexts[s] ? --next : -1;
@@ -362,8 +363,10 @@ int main() {
         check_conversions(dtype);
         const bool rounds_rows = dtype == kBfloat16 && !std::strcmp(isa, "avx512bf16");
         check_matmul(dtype, rounds_rows);
-        check_attention(dtype, 0, rounds_rows);
-        check_attention(dtype, 100, rounds_rows);
+        for (const int64_t dim : {20, 64}) {  // copied, and read where they lie
+          check_attention(dtype, dim, 0, rounds_rows);
+          check_attention(dtype, dim, 100, rounds_rows);
+        }
         check_latent_attention(dtype);
         check_experts(dtype, rounds_rows);
       }

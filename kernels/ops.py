@@ -134,15 +134,17 @@ class ApplyRotaryPosEmb(nn.Cell):
 class ReshapeAndCache(nn.Cell):
     """Write keys and values into their cache slots, in place.
 
-    `(key [T, KV * D], value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens) -> [1]`. Keys
-    and values may differ in D, as the latent and the rotated key of latent attention do. Slot -1 writes nothing. The result holds
-    nothing: an op that reads the caches afterwards gets one of its other inputs through `ms.ops.depend(input, result)`. (A dependence
-    put on the cache itself is dropped: it is a Parameter.)
+    `(key [T, KV * D], value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens) -> [1]`. Within a
+    block the cache lies as `PagedAttention` reads it best on the CPU, see docs/kernels.md; whole blocks may be copied. Slot -1 writes
+    nothing. The result holds nothing: an op that reads the caches afterwards gets one of its other inputs through
+    `ms.ops.depend(input, result)`. (A dependence put on the cache itself is dropped: it is a Parameter.)
     """
+
+    _op_name = "reshape_and_cache"
 
     def __init__(self) -> None:
         super().__init__()
-        self.op = _custom("reshape_and_cache", lambda *_: [1], ms.float32)
+        self.op = _custom(self._op_name, lambda *_: [1], ms.float32)
 
     def construct(
         self,
@@ -154,6 +156,12 @@ class ReshapeAndCache(nn.Cell):
         num_tokens: Tensor,
     ) -> Tensor:
         return self.op(key, value, key_cache, value_cache, slot_mapping, num_tokens)
+
+
+class CacheLatents(ReshapeAndCache):
+    """The same for the latents and the rotated keys of latent attention, which differ in D and lie row by row."""
+
+    _op_name = "cache_latents"
 
 
 class PagedAttention(nn.Cell):

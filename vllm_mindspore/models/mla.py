@@ -72,7 +72,7 @@ class LatentAttention(nn.Cell):
 
         self.norm = ops.RmsNorm(_LORA_EPSILON)
         self.rotate = ops.ApplyRotaryPosEmb(rope)
-        self.write_cache = ops.ReshapeAndCache()
+        self.write_cache = ops.CacheLatents()
         self.absorb_keys = ops.TransposeBatchMatmulTranspose(heads, latent)
         self.attend = ops.Mla(mla.scale)
         self.make_values = ops.TransposeBatchMatmulTranspose(heads, mla.v_head_dim)

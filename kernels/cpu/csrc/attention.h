@@ -4,14 +4,24 @@
 // kKeysPerChunk counted from position 0 and sums are closed at every kKeysPerPartition, so a row's result has the same bits however
 // its prompt was cut into steps, whatever runs beside it, and whether or not its partitions were computed by different threads.
 
-#if defined(__AVX512F__)
-constexpr int kRowsAtOnce = 6, kVectorsAtOnce = 4;
+// What is added up at once: rows times vectors, as registers allow.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kSumsAtOnce = 24;
 #else
-constexpr int kRowsAtOnce = 3, kVectorsAtOnce = 2;
+constexpr int kSumsAtOnce = 12;
 #endif
+constexpr int kRowsAtOnce = 6;
+constexpr int kChunkVectors = kKeysPerChunk / kLanes;
 constexpr float kNoKeyYet = -1e30f;  // finite, so that e^(maximum - maximum) is 1 before the first key
 
 inline int64_t padded_head(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+// Beside few rows, their factors are in registers as well; beside many, the vectors.
+constexpr int kFewRows = 3;
+constexpr int vectors_beside(int rows) {
+  const int vectors = (rows <= kFewRows ? kSumsAtOnce - rows : kSumsAtOnce) / rows;
+  return vectors < kChunkVectors ? vectors : kChunkVectors;
+}
 
 struct Softmax {  // the running sums of one row
   float maximum, denominator;
@@ -19,9 +29,8 @@ struct Softmax {  // the running sums of one row
 
 struct AttentionScratch {
   float *query;      // [rows, head], scaled
-  float *keys;       // [head, kKeysPerChunk]
-  float *values;     // [kKeysPerChunk, head]
-  float *widened;    // [kLanes, head]
+  float *keys;       // [head, kKeysPerChunk], of a chunk that cannot be read where it lies
+  float *values;     // [kKeysPerChunk, head], of such a chunk, or a last pair with one key
   float *scores;     // [rows, kKeysPerChunk]
   float *sums;       // [rows, head], numerators of this partition
   float *totals;     // [rows, head], of all partitions so far
@@ -30,10 +39,10 @@ struct AttentionScratch {
 
 inline int64_t lay_out(int64_t rows, int64_t head, void* memory, AttentionScratch* s) {
   float* next = static_cast<float*>(memory);
-  const int64_t sizes[] = {rows * head, head * kKeysPerChunk, kKeysPerChunk * head, kLanes * head, rows * kKeysPerChunk, rows * head, rows * head};
-  float** places[] = {&s->query, &s->keys, &s->values, &s->widened, &s->scores, &s->sums, &s->totals};
+  const int64_t sizes[] = {rows * head, head * kKeysPerChunk, kKeysPerChunk * head, rows * kKeysPerChunk, rows * head, rows * head};
+  float** places[] = {&s->query, &s->keys, &s->values, &s->scores, &s->sums, &s->totals};
   int64_t used = 0;
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < 6; ++i) {
     *places[i] = next + used;
     used += sizes[i];
   }
@@ -47,148 +56,213 @@ inline int64_t attention_scratch(const Attention& op, int64_t rows) {
   return lay_out(rows * (op.heads / op.kv_heads), padded_head(op.head_dim), nullptr, &unused);
 }
 
-inline void transpose(Floats (&row)[kLanes]) {
-  Ints low, high;
-  for (int i = 0; i < kLanes; ++i) {
-    low[i] = i / 2 + (i % 2) * kLanes;
-    high[i] = low[i] + kLanes / 2;
-  }
-  // log2(kLanes) perfect shuffles of the rows are a transposition.
-#pragma GCC unroll 4
-  for (int step = 1; step < kLanes; step *= 2) {
-    Floats next[kLanes];
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(row[i], row[i + kLanes / 2], low);
-      next[2 * i + 1] = __builtin_shuffle(row[i], row[i + kLanes / 2], high);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) row[i] = next[i];
-  }
-}
-
-// Keys transposed and values, both as floats.
+// Steps of a sum: kTogether<T> rows of a matrix of T that lie side by side, a word of 4 bytes for each column.
 template <class T>
-inline void read_chunk(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s) {
-  typedef typename T::Storage Storage;
-  const int64_t head = padded_head(op.head_dim);
-  const int32_t* table = op.block_tables + item.seq * op.blocks_per_seq;
-  for (int64_t group = 0; group < count; group += kLanes) {
-    for (int64_t i = 0; i < kLanes; ++i) {
-      float* key = s.widened + i * head;
-      if (group + i >= count) {
-        memset(key, 0, head * sizeof(float));
-        continue;
-      }
-      const int64_t position = first + group + i, block = table[position / op.block_size];
-      const int64_t row = ((block * op.block_size + position % op.block_size) * op.kv_heads + item.kv_head) * op.head_dim;
-      widen_row<T>(static_cast<const Storage*>(op.key_cache) + row, op.head_dim, key, head);
-      widen_row<T>(static_cast<const Storage*>(op.value_cache) + row, op.head_dim, s.values + (group + i) * head, head);
-    }
-    for (int64_t d = 0; d < head; d += kLanes) {
-      Floats block[kLanes];
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) block[i] = load<Floats>(s.widened + i * head + d);
-      transpose(block);
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) store(s.keys + (d + i) * kKeysPerChunk + group, block[i]);
-    }
-  }
+inline int64_t steps_of(int64_t count) { return (count + kTogether<T> - 1) / kTogether<T>; }
+
+// The factors of a sum: floats, or pairs of bfloat16 in the room of one where there are dot products.
+template <class T>
+constexpr int kFactors = kDots<T> ? 1 : kTogether<T>;
+
+// Values that a factor is multiplied with; all of a step where there are dot products.
+template <class T>
+inline Floats part(const char* words, int i) {
+  if constexpr (kDots<T>) return load<Floats>(words);
+  return T::of_words(load<Words>(words), i);
 }
 
-template <int kRows>
-inline void score_rows(const float* query, const float* keys, int64_t head, float* scores) {
-  for (int64_t column = 0; column < kKeysPerChunk; column += kVectorsAtOnce * kLanes) {
-    Floats sum[kRows][kVectorsAtOnce] = {};
-    for (int64_t d = 0; d < head; ++d)
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectorsAtOnce; ++v) {
-        const Floats key = load<Floats>(keys + d * kKeysPerChunk + column + v * kLanes);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) sum[r][v] += query[r * head + d] * key;
-      }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectorsAtOnce; ++v) store(scores + r * kKeysPerChunk + column + v * kLanes, sum[r][v]);
-  }
+template <class T>
+inline Floats add_product(Floats sum, Floats factor, Floats vector) {
+  if constexpr (kDots<T>) return add_dots(sum, factor, vector);
+  return sum + factor * vector;
 }
 
-template <int kRows>
-inline void weigh_rows(const float* weights, const float* values, int64_t count, int64_t head, float* sums) {
-  // The padded head is a multiple of 16 floats, of which kVectorsAtOnce vectors may be more.
-  for (int64_t d = 0; d < head; d += kVectorsAtOnce * kLanes) {
-    const int vectors = static_cast<int>(least(kVectorsAtOnce, (head - d) / kLanes));
-    Floats sum[kRows][kVectorsAtOnce] = {};
+constexpr int kVectorsPerLine = 16 / kLanes;
+
+// sum[r][v] += factors of row r times vector v, over `steps` steps. Vectors lie at at[v], a step `stride` bytes behind the one before; what
+// lies so at ahead[v] is asked for meanwhile, if there is any: asked for at once, it would keep the core from computing.
+template <class T, int kRows, int kVectors>
+inline __attribute__((always_inline)) void add_products(const float* factors, int64_t width, const char* const* at, const char* const* ahead, int64_t stride,
+                                                        int64_t steps, Floats (&sum)[kRows][kVectors]) {
+  for (int64_t i = 0; i < steps; ++i, factors += kFactors<T>) {
+    if (ahead)
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < kVectors; v += kVectorsPerLine) __builtin_prefetch(ahead[v] + i * stride, 0, 2);  // the first-level cache is full of this chunk
+#pragma GCC unroll 2
+    for (int t = 0; t < kFactors<T>; ++t) {
+      if constexpr (kRows <= kFewRows) {
+        Floats factor[kRows];
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectorsAtOnce; ++v)
-        if (v < vectors) sum[r][v] = load<Floats>(sums + r * head + d + v * kLanes);
-    if (vectors == kVectorsAtOnce) {
-      for (int64_t i = 0; i < count; ++i)
+        for (int r = 0; r < kRows; ++r) factor[r] = splat(factors[r * width + t]);
 #pragma GCC unroll 16
-        for (int v = 0; v < kVectorsAtOnce; ++v) {
-          const Floats value = load<Floats>(values + i * head + d + v * kLanes);
+        for (int v = 0; v < kVectors; ++v) {
+          const Floats vector = part<T>(at[v] + i * stride, t);
 #pragma GCC unroll 16
-          for (int r = 0; r < kRows; ++r) sum[r][v] += weights[r * kKeysPerChunk + i] * value;
+          for (int r = 0; r < kRows; ++r) sum[r][v] = add_product<T>(sum[r][v], factor[r], vector);
         }
-    } else {
-      for (int64_t i = 0; i < count; ++i)
-        for (int v = 0; v < vectors; ++v) {
-          const Floats value = load<Floats>(values + i * head + d + v * kLanes);
+      } else {
+        Floats vector[kVectors];
 #pragma GCC unroll 16
-          for (int r = 0; r < kRows; ++r) sum[r][v] += weights[r * kKeysPerChunk + i] * value;
+        for (int v = 0; v < kVectors; ++v) vector[v] = part<T>(at[v] + i * stride, t);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          const Floats factor = splat(factors[r * width + t]);
+#pragma GCC unroll 16
+          for (int v = 0; v < kVectors; ++v) sum[r][v] = add_product<T>(sum[r][v], factor, vector[v]);
         }
+      }
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectorsAtOnce; ++v)
-        if (v < vectors) store(sums + r * head + d + v * kLanes, sum[r][v]);
   }
 }
 
-template <int kRows = kRowsAtOnce>
-inline void score(int64_t rows, const float* query, const float* keys, int64_t head, float* scores) {
-  if constexpr (kRows > 1)
-    if (rows < kRows) return score<kRows - 1>(rows, query, keys, head, scores);
-  score_rows<kRows>(query, keys, head, scores);
+struct Run {  // steps of values that lie one behind the other
+  const char* values;
+  int64_t steps;
+};
+constexpr int kMaxRuns = kKeysPerChunk / kSlotsTogether + 1;
+
+// Where a chunk's keys and values are.
+struct Chunk {
+  const char* keys[kChunkVectors];  // first step of each vector
+  int64_t stride;                   // bytes between two steps
+  Run runs[kMaxRuns];
+  int num_runs;
+};
+
+template <class T, int kRows, int kVectors = vectors_beside(kRows)>
+inline void score_rows(const float* query, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps, float* scores, int first = 0) {
+  for (; first + kVectors <= kChunkVectors; first += kVectors) {
+    Floats sum[kRows][kVectors] = {};
+    add_products<T>(query, width, chunk.keys + first, next ? next->keys + first : nullptr, chunk.stride, steps, sum);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) store(scores + r * kKeysPerChunk + (first + v) * kLanes, sum[r][v]);
+  }
+  if constexpr (kChunkVectors % kVectors) score_rows<T, kRows, kChunkVectors % kVectors>(query, width, chunk, next, steps, scores, first);
 }
 
-template <int kRows = kRowsAtOnce>
-inline void weigh(int64_t rows, const float* weights, const float* values, int64_t count, int64_t head, float* sums) {
+template <class T, int kRows, int kVectors>
+inline void weigh_columns(const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, int64_t d, float* sums) {
+  Floats sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = load<Floats>(sums + r * head + d + v * kLanes);
+  for (int run = 0; run < chunk.num_runs; ++run) {
+    const bool has_next = next && run < next->num_runs;
+    const char *at[kVectors], *ahead[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      at[v] = chunk.runs[run].values + (d + v * kLanes) * 4;
+      ahead[v] = has_next ? next->runs[run].values + (d + v * kLanes) * 4 : at[v];
+    }
+    add_products<T>(weights, kKeysPerChunk, at, has_next ? ahead : nullptr, head * 4, chunk.runs[run].steps, sum);
+    weights += chunk.runs[run].steps * kFactors<T>;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) store(sums + r * head + d + v * kLanes, sum[r][v]);
+}
+
+template <class T, int kRows, int kVectors = vectors_beside(kRows)>
+inline void weigh_rows(const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, float* sums, int64_t d = 0) {
+  for (; d + kVectors * kLanes <= head; d += kVectors * kLanes) weigh_columns<T, kRows, kVectors>(weights, chunk, next, head, d, sums);
+  if constexpr (kVectors > 1)
+    if (d < head) weigh_rows<T, kRows, kVectors - 1>(weights, chunk, next, head, sums, d);
+}
+
+// Scores of at most kRowsAtOnce query rows, [width] each, with the chunk's keys.
+template <class T, int kRows = kRowsAtOnce>
+inline void score(int64_t rows, const float* query, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps, float* scores) {
   if constexpr (kRows > 1)
-    if (rows < kRows) return weigh<kRows - 1>(rows, weights, values, count, head, sums);
-  weigh_rows<kRows>(weights, values, count, head, sums);
+    if (rows < kRows) return score<T, kRows - 1>(rows, query, width, chunk, next, steps, scores);
+  score_rows<T, kRows>(query, width, chunk, next, steps, scores);
+}
+
+// Add the chunk's values, weighted, to the rows' sums.
+template <class T, int kRows = kRowsAtOnce>
+inline void weigh(int64_t rows, const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, float* sums) {
+  if constexpr (kRows > 1)
+    if (rows < kRows) return weigh<T, kRows - 1>(rows, weights, chunk, next, head, sums);
+  weigh_rows<T, kRows>(weights, chunk, next, head, sums);
 }
 
 inline void scale_row(const float* from, int64_t count, float scale, float* to, int64_t padded) {
   for (int64_t d = 0; d < padded; ++d) to[d] = d < count ? from[d] * scale : 0.0f;
 }
 
-// How a chunk's keys and values are read and multiplied with a few query rows. As floats, unless there are instructions for pairs of T.
-template <class T>
-struct Chunk {
-  static int64_t query_width(int64_t head) { return head; }
-  static void take_query(const float* from, const Attention& op, int64_t head, float* query) {
-    scale_row(from, op.head_dim, op.scale, query, head);
-  }
-  static void read(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s) {
-    read_chunk<T>(op, item, first, count, s);
-  }
-  static void score(int64_t rows, const float* query, const float* keys, int64_t head, float* scores) {
-    VARIANT::score(rows, query, keys, head, scores);
-  }
-  static void take_weights(float*) {}
-  static void weigh(int64_t rows, const float* weights, const float* values, int64_t count, int64_t head, float* sums) {
-    VARIANT::weigh(rows, weights, values, count, head, sums);
-  }
-};
+// The element of the cache with which the values (or keys) of one KV head in one block begin.
+inline int64_t head_in_block(const Attention& op, const AttentionItem& item, int64_t position) {
+  const int64_t block = op.block_tables[item.seq * op.blocks_per_seq + static_cast<uint32_t>(position) / static_cast<uint32_t>(op.block_size)];
+  return (block * op.kv_heads + item.kv_head) * op.block_size * op.head_dim;
+}
 
-#if defined(__AVX512BF16__)
-#include "attention_dot.h"
-#endif
+// Blocks of whole vectors are read where they lie.
+template <class T>
+inline void find_chunk(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s, Chunk* chunk) {
+  constexpr int kTogether_ = kTogether<T>, kVectors = kVectorsPerLine;
+  const char *keys = static_cast<const char*>(op.key_cache), *values = static_cast<const char*>(op.value_cache);
+  chunk->stride = op.block_size * 4;
+  chunk->num_runs = 0;
+  for (int64_t i = 0; i < kKeysPerChunk; i += kSlotsTogether) {
+    const int v = static_cast<int>(i / kLanes);
+    if (i >= count) {  // scores that nobody looks at
+      for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = chunk->keys[0];
+      continue;
+    }
+    const int64_t region = head_in_block(op, item, first + i) * T::kBytes, slot = (first + i) % op.block_size, present = least(kSlotsTogether, count - i);
+    for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = keys + region + (slot + j * kLanes) * 4;
+    const char* at = values + region + slot / kTogether_ * op.head_dim * 4;
+    if (present / kTogether_) chunk->runs[chunk->num_runs++] = {at, present / kTogether_};
+    if (present % kTogether_) {  // what lies beside the last key is anything
+      uint32_t* pair = reinterpret_cast<uint32_t*>(s.values);
+      for (int64_t d = 0; d < op.head_dim; d += kLanes) store(pair + d, load<Words>(at + (present / kTogether_ * op.head_dim + d) * 4) & 0xffffu);
+      chunk->runs[chunk->num_runs++] = {reinterpret_cast<const char*>(pair), 1};
+    }
+  }
+}
+
+// The first chunk of a partition has none before it that could ask for it.
+inline void ask_for(const Chunk& chunk, int64_t steps, int64_t head) {
+  for (int v = 0; v < kChunkVectors; v += kVectorsPerLine)
+    for (int64_t i = 0; i < steps; ++i) __builtin_prefetch(chunk.keys[v] + i * chunk.stride, 0, 2);
+  for (int run = 0; run < chunk.num_runs; ++run)
+    for (int64_t at = 0; at < chunk.runs[run].steps * head * 4; at += 64) __builtin_prefetch(chunk.runs[run].values + at, 0, 2);
+}
+
+// Others are copied, element by element.
+template <class T>
+inline void copy_chunk(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s, Chunk* chunk) {
+  typedef typename T::Storage Storage;
+  constexpr int64_t kTogether_ = kTogether<T>;
+  const int64_t head = padded_head(op.head_dim), size = op.block_size, dim = op.head_dim;
+  Storage *keys = reinterpret_cast<Storage*>(s.keys), *values = reinterpret_cast<Storage*>(s.values);
+  memset(keys, 0, head * kKeysPerChunk * sizeof(Storage));
+  memset(values, 0, kKeysPerChunk * head * sizeof(Storage));
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t region = head_in_block(op, item, first + i), slot = (first + i) % size;
+    const Storage *from_keys = static_cast<const Storage*>(op.key_cache) + region, *from_values = static_cast<const Storage*>(op.value_cache) + region;
+    for (int64_t d = 0; d < dim; ++d) {
+      keys[place_in_pairs(kTogether_, d, i, head, kKeysPerChunk)] = from_keys[place_in_pairs(kTogether_, d, slot, dim, size)];
+      values[place_in_pairs(kTogether_, i, d, kKeysPerChunk, head)] = from_values[place_in_pairs(kTogether_, slot, d, size, dim)];
+    }
+  }
+  for (int v = 0; v < kChunkVectors; ++v) chunk->keys[v] = reinterpret_cast<const char*>(s.keys) + v * kLanes * 4;
+  chunk->stride = kKeysPerChunk * 4;
+  chunk->runs[0] = {reinterpret_cast<const char*>(values), steps_of<T>(count)};
+  chunk->num_runs = 1;
+}
+
+template <class T>
+inline void take_query(const float* from, const Attention& op, float* query) {
+  if constexpr (kDots<T>) {
+    round_row(from, op.head_dim, op.scale, query);
+  } else {
+    scale_row(from, op.head_dim, op.scale, query, steps_of<T>(op.head_dim) * kTogether<T>);
+  }
+}
 
 // Turn a row's scores into weights, of keys in [low, high) of the chunk; rescale its sums to the new maximum.
 inline void soften(float* scores, int64_t low, int64_t high, float* sums, int64_t head, Softmax& state) {
@@ -197,11 +271,15 @@ inline void soften(float* scores, int64_t low, int64_t high, float* sums, int64_
   const Floats hidden = splat(-__builtin_inff());
   const Ints begin = Ints{} + static_cast<int32_t>(low), end = Ints{} + static_cast<int32_t>(high);
   Floats best = hidden;
-  for (int i = 0; i < kKeysPerChunk; i += kLanes) {
-    const Ints key = lane + i;
-    const Floats seen = (key >= begin) & (key < end) ? load<Floats>(scores + i) : hidden;
-    store(scores + i, seen);
-    best = max_of(best, seen);
+  if (low <= 0 && high >= kKeysPerChunk) {
+    for (int i = 0; i < kKeysPerChunk; i += kLanes) best = max_of(best, load<Floats>(scores + i));
+  } else {
+    for (int i = 0; i < kKeysPerChunk; i += kLanes) {
+      const Ints key = lane + i;
+      const Floats seen = (key >= begin) & (key < end) ? load<Floats>(scores + i) : hidden;
+      store(scores + i, seen);
+      best = max_of(best, seen);
+    }
   }
   const float largest = largest_of(best);
   const float maximum = largest > state.maximum ? largest : state.maximum;
@@ -259,13 +337,13 @@ inline void merge_partial(const float* from, int64_t head, float* totals, Softma
 template <class T>
 inline void attention_of(const Attention& op, const AttentionItem& item, void* memory) {
   const int64_t head = padded_head(op.head_dim), group = op.heads / op.kv_heads, rows = item.rows * group;
-  const int64_t width = Chunk<T>::query_width(head);
+  const int64_t steps = steps_of<T>(op.head_dim), width = steps * kFactors<T>;
+  const bool direct = op.block_size % kSlotsTogether == 0 && op.head_dim == head;
   AttentionScratch s;
   lay_out(rows, head, memory, &s);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = op.first_rows[item.seq] + item.first_row + r / group;
-    const float* from = op.query + (row * op.heads + item.kv_head * group + r % group) * op.head_dim;
-    Chunk<T>::take_query(from, op, head, s.query + r * width);
+    take_query<T>(op.query + (row * op.heads + item.kv_head * group + r % group) * op.head_dim, op, s.query + r * width);
   }
   reset(s.totals, s.total, rows, head);
   // Positions of the item's query rows; a row sees keys up to its own.
@@ -274,19 +352,30 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
   for (int64_t p = item.first_partition; p < item.first_partition + item.partitions; ++p) {
     reset(s.sums, s.part, rows, head);
     const int64_t end = least((p + 1) * kKeysPerPartition, last + 1);
-    for (int64_t start = p * kKeysPerPartition; start < end; start += kKeysPerChunk) {
-      if (start + kKeysPerChunk <= first - window + 1) continue;  // behind every row's window
-      const int64_t count = least(kKeysPerChunk, end - start);
-      Chunk<T>::read(op, item, start, count, s);
+    int64_t start = p * kKeysPerPartition;
+    while (start + kKeysPerChunk <= first - window + 1) start += kKeysPerChunk;  // behind every row's window
+    Chunk chunks[2];
+    if (direct && start < end) {
+      find_chunk<T>(op, item, start, least(kKeysPerChunk, end - start), s, &chunks[0]);
+      ask_for(chunks[0], steps, head);
+    }
+    for (int turn = 0; start < end; start += kKeysPerChunk, turn ^= 1) {
+      Chunk &chunk = chunks[turn], *next = nullptr;
+      if (!direct) {
+        copy_chunk<T>(op, item, start, least(kKeysPerChunk, end - start), s, &chunk);
+      } else if (start + kKeysPerChunk < end) {
+        next = &chunks[1 - turn];
+        find_chunk<T>(op, item, start + kKeysPerChunk, least(kKeysPerChunk, end - start - kKeysPerChunk), s, next);
+      }
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        Chunk<T>::score(least(kRowsAtOnce, rows - r), s.query + r * width, s.keys, head, s.scores + r * kKeysPerChunk);
+        score<T>(least(kRowsAtOnce, rows - r), s.query + r * width, width, chunk, r ? nullptr : next, steps, s.scores + r * kKeysPerChunk);
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t position = first + r / group;
         soften(s.scores + r * kKeysPerChunk, position - window + 1 - start, position + 1 - start, s.sums + r * head, head, s.part[r]);
-        Chunk<T>::take_weights(s.scores + r * kKeysPerChunk);
+        if constexpr (kDots<T>) round_row(s.scores + r * kKeysPerChunk, kKeysPerChunk, 1.0f, s.scores + r * kKeysPerChunk);
       }
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        Chunk<T>::weigh(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, s.values, count, head, s.sums + r * head);
+        weigh<T>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, r ? nullptr : next, head, s.sums + r * head);
     }
     for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * head, s.total[r], s.sums + r * head, s.part[r], head);
   }

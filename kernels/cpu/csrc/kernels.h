@@ -24,6 +24,15 @@ inline int64_t panel_bytes(Dtype dtype, int64_t k) {
   }
 }
 
+// The KV cache of paged attention lies, within a block, head by head: a matrix of keys [head_dim, block_size] and one of values
+// [block_size, head_dim], both with their rows in pairs where the type has 2 bytes. So the scores of neighbouring slots, and the sums of
+// neighbouring dimensions, are computed side by side from what is read in one piece. Where an element of such a matrix [n, m] is:
+inline int64_t place_in_pairs(int64_t together, int64_t i, int64_t j, int64_t n, int64_t m) {
+  const int64_t first = i / together * together, side_by_side = n - first < together ? n - first : together;
+  return first * m + j * side_by_side + i - first;
+}
+constexpr int64_t kSlotsTogether = 16;       // slots of a block that lie in whole vectors, if its size is a multiple of them
+
 constexpr int64_t kKeysPerChunk = 64;        // keys whose scores are computed at once
 constexpr int64_t kKeysPerPartition = 512;   // keys after which partial softmax sums are merged
 constexpr int kMaxOutputs = 4;
@@ -76,6 +85,8 @@ struct CacheWrite {
   void *key_cache, *value_cache;
   const int32_t* slot_mapping;
   int64_t key_width, value_width, slots;
+  int64_t kv_heads, block_size;  // of the cache of paged attention
+  bool latent;                   // rows as they come, for latent attention
   Dtype dtype;
 };
 

@@ -34,8 +34,8 @@ inline void multiply(const void* rows, const void* panel, int64_t k, float* out)
     for (int64_t i = 0; i < k; i += 2, a += 2 * kRows, w += kPanel)
 #pragma GCC unroll 16
       for (int v = 0; v < kPanelVectors; ++v) {
-        Floats even, odd;
-        T::unpack_pair(load<Words>(w + v * kLanes), even, odd);
+        const Words pairs = load<Words>(w + v * kLanes);
+        const Floats even = T::of_words(pairs, 0), odd = T::of_words(pairs, 1);
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
           sum[r][v] += a[r] * even;

@@ -34,6 +34,26 @@ inline int64_t mla_scratch(const Mla& op, int64_t rows) {
   return lay_out(rows, padded_head(op.rank), padded_head(op.rope), nullptr, &unused);
 }
 
+inline void transpose(Floats (&row)[kLanes]) {
+  Ints low, high;
+  for (int i = 0; i < kLanes; ++i) {
+    low[i] = i / 2 + (i % 2) * kLanes;
+    high[i] = low[i] + kLanes / 2;
+  }
+  // log2(kLanes) perfect shuffles of the rows are a transposition.
+#pragma GCC unroll 4
+  for (int step = 1; step < kLanes; step *= 2) {
+    Floats next[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(row[i], row[i + kLanes / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(row[i], row[i + kLanes / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) row[i] = next[i];
+  }
+}
+
 // kLanes rows of `width` floats, `width` apart, become columns of [width, kKeysPerChunk].
 inline void transpose_keys(const float* rows, int64_t width, float* columns) {
   for (int64_t d = 0; d < width; d += kLanes) {
@@ -94,12 +114,17 @@ inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
     for (int64_t start = p * kKeysPerPartition; start < end; start += kKeysPerChunk) {
       const int64_t count = least(kKeysPerChunk, end - start);
       read_latents<T>(op, item, start, count, s);
+      Chunk chunk;
+      for (int v = 0; v < kChunkVectors; ++v) chunk.keys[v] = reinterpret_cast<const char*>(s.keys + v * kLanes);
+      chunk.stride = kKeysPerChunk * 4;
+      chunk.runs[0] = {reinterpret_cast<const char*>(s.values), count};
+      chunk.num_runs = 1;
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        score(least(kRowsAtOnce, rows - r), s.query + r * key, s.keys, key, s.scores + r * kKeysPerChunk);
+        score<F32>(least(kRowsAtOnce, rows - r), s.query + r * key, key, chunk, nullptr, key, s.scores + r * kKeysPerChunk);
       for (int64_t r = 0; r < rows; ++r)
         soften(s.scores + r * kKeysPerChunk, 0, first + r / item.heads + 1 - start, s.sums + r * rank, rank, s.part[r]);
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        weigh(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, s.values, count, rank, s.sums + r * rank);
+        weigh<F32>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, nullptr, rank, s.sums + r * rank);
     }
     for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * rank, s.total[r], s.sums + r * rank, s.part[r], rank);
   }

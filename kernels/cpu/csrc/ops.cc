@@ -86,11 +86,11 @@ OP(apply_rotary_pos_emb, 7) {
   return 0;
 }
 
-// key [T, KV * D], value [T, KV * E], key_cache [blocks, block_size, KV, D], value_cache [blocks, block_size, KV, E], slot_mapping [T],
-// num_tokens [1] -> [1]
-OP(reshape_and_cache, 6) {
+static int cache_op(void** params, int64_t** shapes, const char** dtypes, bool latent) {
   CacheWrite op = {};
   if (!dtype_of(dtypes[2], &op.dtype)) return 1;
+  op.latent = latent;
+  op.block_size = shapes[2][1], op.kv_heads = shapes[2][2];
   op.key = in<float>(params, 0), op.value = in<float>(params, 1);
   op.key_cache = params[2], op.value_cache = params[3];
   op.slot_mapping = in<int32_t>(params, 4);
@@ -100,6 +100,12 @@ OP(reshape_and_cache, 6) {
   *out<float>(params, 6) = 0.0f;
   return 0;
 }
+
+// key, value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens [1] -> [1]; see place_in_pairs
+OP(reshape_and_cache, 6) { return cache_op(params, shapes, dtypes, false); }
+
+// latent [T, D], rope [T, E], latent_cache [blocks, block_size, 1, D], rope_cache [blocks, block_size, 1, E], slot_mapping [T], num_tokens [1] -> [1]
+OP(cache_latents, 6) { return cache_op(params, shapes, dtypes, true); }
 
 // query [T, H * D], key_cache, value_cache [blocks, block_size, KV, D], block_tables [S, B], context_lens [S], q_seq_lens [S],
 // scale [1], sliding_window [1], num_seqs [1] -> [T, H * D]

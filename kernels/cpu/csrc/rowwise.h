@@ -113,12 +113,34 @@ inline void rope(const Rope& op, int64_t begin, int64_t end) {
   }
 }
 
+// A token's keys or values of all heads, to where place_in_pairs says.
+template <class T, bool kKeys>
+inline void write_heads(const CacheWrite& op, int64_t slot, const float* from, int64_t dim, typename T::Storage* cache) {
+  constexpr int64_t kPiece = 64;
+  const int64_t size = op.block_size, in_block = slot % size;
+  for (int64_t h = 0; h < op.kv_heads; ++h) {
+    typename T::Storage* to = cache + (slot / size * op.kv_heads + h) * size * dim;
+    for (int64_t first = 0; first < dim; first += kPiece) {
+      typename T::Storage narrowed[kPiece];
+      const int64_t count = least(kPiece, dim - first);
+      narrow_row<T>(from + h * dim + first, count, narrowed);
+      for (int64_t d = first; d < first + count; ++d)
+        to[kKeys ? place_in_pairs(kTogether<T>, d, in_block, dim, size) : place_in_pairs(kTogether<T>, in_block, d, size, dim)] = narrowed[d - first];
+    }
+  }
+}
+
 template <class T>
 inline void cache_write_of(const CacheWrite& op, int64_t begin, int64_t end) {
   typedef typename T::Storage Storage;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t slot = op.slot_mapping[row];
     if (slot < 0 || slot >= op.slots) continue;
+    if (!op.latent) {
+      write_heads<T, true>(op, slot, op.key + row * op.key_width, op.key_width / op.kv_heads, static_cast<Storage*>(op.key_cache));
+      write_heads<T, false>(op, slot, op.value + row * op.value_width, op.value_width / op.kv_heads, static_cast<Storage*>(op.value_cache));
+      continue;
+    }
     narrow_row<T>(op.key + row * op.key_width, op.key_width, static_cast<Storage*>(op.key_cache) + slot * op.key_width);
     narrow_row<T>(op.value + row * op.value_width, op.value_width, static_cast<Storage*>(op.value_cache) + slot * op.value_width);
   }

@@ -31,21 +31,28 @@ inline void store(void* p, V v) {
   memcpy(p, &v, sizeof(V));
 }
 
-inline Floats splat(float x) { return Floats{} + x; }
+inline Floats splat(float x) { return x - Floats{}; }  // nothing to compute: x - 0 is x, of -0 as well
 inline Floats max_of(Floats a, Floats b) { return a > b ? a : b; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// The second half of the first 2 * step lanes, in front.
+inline Floats fold(Floats v, int step) {
+  Ints lane = {};
+  for (int i = 0; i < kLanes; ++i) lane[i] = (i + step) % kLanes;
+  return __builtin_shuffle(v, lane);
+}
+
 inline float sum_of(Floats v) {
   // A tree, the same for every row.
-  for (int step = kLanes / 2; step; step /= 2)
-    for (int i = 0; i < step; ++i) v[i] += v[i + step];
+#pragma GCC unroll 4
+  for (int step = kLanes / 2; step; step /= 2) v += fold(v, step);
   return v[0];
 }
 
 inline float largest_of(Floats v) {
-  for (int step = kLanes / 2; step; step /= 2)
-    for (int i = 0; i < step; ++i) v[i] = v[i] > v[i + step] ? v[i] : v[i + step];
+#pragma GCC unroll 4
+  for (int step = kLanes / 2; step; step /= 2) v = max_of(v, fold(v, step));
   return v[0];
 }
 
@@ -109,10 +116,8 @@ struct Bf16 {
     const Words nan = (w >> 16) | 0x40u;
     store(p, narrow((w & 0x7fffffffu) > 0x7f800000u ? nan : rounded));
   }
-  static void unpack_pair(Words pair, Floats& even, Floats& odd) {
-    even = (Floats)(pair << 16);
-    odd = (Floats)(pair & 0xffff0000u);
-  }
+  // The first (i = 0) or second values of pairs.
+  static Floats of_words(Words pairs, int i) { return (Floats)(i ? pairs & 0xffff0000u : pairs << 16); }
 };
 
 struct F16 {
@@ -121,10 +126,7 @@ struct F16 {
   static constexpr int kBytes = 2;
   static Floats load_floats(const void* p) { return floats_of_f16(load<Halves>(p)); }
   static void store_floats(void* p, Floats f) { store(p, f16_of_floats(f)); }
-  static void unpack_pair(Words pair, Floats& even, Floats& odd) {
-    even = floats_of_f16(narrow(pair & 0xffffu));
-    odd = floats_of_f16(narrow(pair >> 16));
-  }
+  static Floats of_words(Words pairs, int i) { return floats_of_f16(narrow(i ? pairs >> 16 : pairs & 0xffffu)); }
 };
 
 struct F32 {
@@ -133,7 +135,35 @@ struct F32 {
   static constexpr int kBytes = 4;
   static Floats load_floats(const void* p) { return load<Floats>(p); }
   static void store_floats(void* p, Floats f) { store(p, f); }
+  static Floats of_words(Words floats, int) { return (Floats)floats; }
 };
+
+// Values of a column that share a word of 4 bytes.
+template <class T>
+constexpr int kTogether = 4 / T::kBytes;
+
+#if defined(__AVX512BF16__)
+template <class T>
+constexpr bool kDots = T::kDot;
+
+// Sums of products of pairs of bfloat16.
+inline Floats add_dots(Floats sum, Floats a, Floats b) { return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b); }
+
+// Round `count` scaled floats to bfloat16, the last pair filled up with zero. May be done in place.
+inline void round_row(const float* from, int64_t count, float scale, float* to) {
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 mask = static_cast<__mmask16>(count - i >= 16 ? 0xffffu : (1u << (count - i)) - 1);
+    const __m256i pairs = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, from + i), _mm512_set1_ps(scale)));
+    _mm256_mask_storeu_epi32(to + i / 2, static_cast<__mmask8>(count - i >= 16 ? 0xffu : (1u << ((count - i + 1) / 2)) - 1), pairs);
+  }
+}
+#else
+template <class T>
+constexpr bool kDots = false;
+
+inline Floats add_dots(Floats sum, Floats, Floats) { return sum; }
+inline void round_row(const float*, int64_t, float, float*) {}
+#endif
 
 // `count` floats of type T, zero-filled to `padded`, a multiple of kLanes; reads nothing past the last.
 template <class T>

@@ -89,6 +89,33 @@ def rope(
     return result.reshape(x.shape), bound.reshape(x.shape)
 
 
+def laid_out(cache: np.ndarray, keys: bool) -> np.ndarray:
+    """A cache `[blocks, block_size, KV, D]` as paged attention reads it, in the same shape.
+
+    Within a block, head by head, lies a matrix of keys `[D, block_size]` or of values `[block_size, D]`; of 2-byte types, the values of two
+    of its rows alternate, and an odd last row comes as it is.
+    """
+    return cache.reshape(-1)[_order(cache.shape, cache.itemsize == 2, keys)].reshape(cache.shape)
+
+
+def read_back(stored: np.ndarray, keys: bool) -> np.ndarray:
+    """The inverse of `laid_out`."""
+    cache = np.empty_like(stored)
+    cache.reshape(-1)[_order(stored.shape, stored.itemsize == 2, keys)] = stored.reshape(-1)
+    return cache
+
+
+def _order(shape: tuple[int, ...], pairs: bool, keys: bool) -> np.ndarray:
+    """Which element of a cache lies at each place."""
+    elements = np.arange(np.prod(shape)).reshape(shape)
+    matrices = elements.transpose(0, 2, 3, 1) if keys else elements.transpose(0, 2, 1, 3)
+    *outer, n, m = matrices.shape
+    paired = n // 2 * 2 if pairs else 0
+    alternating = matrices[..., :paired, :].reshape(*outer, paired // 2, 2, m).swapaxes(-1, -2)
+    rest = matrices[..., paired:, :]
+    return np.concatenate([part.reshape(*outer, -1 if part.size else 0) for part in (alternating, rest)], -1).reshape(-1)
+
+
 def attention(
     query: np.ndarray,
     key_cache: np.ndarray,
