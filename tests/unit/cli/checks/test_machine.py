@@ -73,6 +73,13 @@ def test_limits(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     files, space = machine.problems(limits)
     assert files.remedy.command == "ulimit -n 4096"
     assert space.remedy.command == "ulimit -v unlimited"
+    assert "as root" in space.remedy.by_hand
+    allowed[resource.RLIMIT_NOFILE] = (256, 300)
+    allowed[resource.RLIMIT_AS] = (8 * GIB, resource.RLIM_INFINITY)
+    files, space = machine.problems(limits)
+    assert files.remedy.command == "ulimit -n 65536"
+    assert "as root" in files.remedy.by_hand
+    assert "as root" not in space.remedy.by_hand
 
 
 def test_locale(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
