@@ -34,6 +34,9 @@ def test_cores(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = machine.look(cores)
     assert found.status == "note"
     assert found.remedy.command == "export OMP_NUM_THREADS=4"
+    machine.environ = {}
+    monkeypatch.setattr(cores, "usable", lambda: 1)
+    assert machine.look(cores)[0].text.endswith("vLLM's front end and the model will share it")
 
 
 def test_disk(machine: Any) -> None:
