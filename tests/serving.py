@@ -52,15 +52,22 @@ def survivors(session: int) -> list[str]:
 
 
 class Server:
-    """A server in a session of its own; its output goes to a file."""
+    """A server in a session of its own; its output goes to a file.
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
-        self.port = free_port()
+    Args:
+        command: what starts it.
+        log: the file.
+        port: where it listens of itself; None has it listen on a free one.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        told = [] if port else ["--host", "127.0.0.1", "--port", str(self.port)]
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(self.port)],
+                [*command, *told],
                 env=environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,

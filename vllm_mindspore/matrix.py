@@ -78,6 +78,11 @@ class Row:
         return {**self.everywhere, **self.by_machine.get(platform.machine(), {})}
 
     @property
+    def torch(self) -> str:
+        """Specifier of the torch that this vLLM was made for: its x86-64 wheel asks for it, beside its sdist we do."""
+        return self.by_machine["aarch64"]["torch"]
+
+    @property
     def verified(self) -> str:
         """The strongest of what its pairs have."""
         return min((pair.verified for pair in self.pairs), key=VERIFIED.index)

@@ -84,6 +84,9 @@ def test_the_metadata_is_complete(published: Path) -> None:
     assert {row.extra for row in rows()} <= set(metadata.get_all("Provides-Extra"))
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == "<3.12,>=3.9"
+    assert {f"Programming Language :: Python :: {python}" for python in ("3.9", "3.10", "3.11")} <= set(
+        metadata.get_all("Classifier")
+    )
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_all("Project-URL")
     assert "vllm.platform_plugins" in entry_points

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ import httpx
 import openai
 import pytest
 
-from tests.conftest import ROOT
 from tests.serving import Server, executable
 
 pytestmark = pytest.mark.slow
@@ -55,16 +52,6 @@ def test_it_answers_a_question(client: openai.OpenAI) -> None:
     assert answer.choices[0].message.content == "The capital of France is Paris."
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens == 8
-
-
-def test_the_readmes_requests_are_answered_as_it_says(server: Server) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8000", server.url)
-    (curl,) = re.findall(r"^```sh\n(curl .*?)^```", readme, re.MULTILINE | re.DOTALL)
-    (program,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    for command in (["bash", "-c", curl], [sys.executable, "-c", program]):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        assert "The capital of France is Paris." in done.stdout
 
 
 def test_a_tool_is_called(client: openai.OpenAI) -> None:

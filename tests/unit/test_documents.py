@@ -176,6 +176,7 @@ def test_a_harmless_command_in_a_document_runs(line: str, tmp_path: Path) -> Non
 OTHERS = {
     "Failed to infer device type": "vllm/config.py",
     "is already used by a Transformers config": "transformers/models/auto/configuration_auto.py",
+    "quantization is not fully": "vllm/config.py",
     "is experimental on VLLM_USE_V1=1.": "vllm/engine/arg_utils.py",
     "Falling back to V0 Engine.": "vllm/engine/arg_utils.py",
     "Initializing a V1 LLM engine": "vllm/v1/engine/core.py",

@@ -40,6 +40,18 @@ def test_extras_say_what_the_matrix_says(row: matrix.Row) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "breaks"),
+    [
+        ("transformers", "5.0.0"),  # 'aimv2' is already used by a Transformers config
+        ("numpy", "2.0.0"),  # MindSpore 2.7 to 2.9 are built against numpy 1
+    ],
+)
+@pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
+def test_what_came_out_since_and_breaks_it_is_capped(row: matrix.Row, name: str, breaks: str) -> None:
+    assert breaks not in Requirement(f"{name}{row.everywhere[name]}").specifier
+
+
 def test_what_a_row_needs_depends_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     oldest = matrix.rows()[0]
     for machine, needed in [("x86_64", "xgrammar"), ("aarch64", "torch")]:

@@ -34,15 +34,16 @@ def releases() -> Table:
     """A line for each release of vLLM: what its extra installs."""
     engines = {row.vllm: [other.engine for other in rows() if other.vllm == row.vllm] for row in rows()}
     return Table(
-        ("vLLM", "engines", "extra", "Python", "MindSpore", "transformers"),
+        ("vLLM", "engines", "extra", "Python", "MindSpore", "torch", "transformers"),
         tuple(
             (
                 row.vllm,
                 ", ".join(engines[row.vllm]),
                 row.extra,
                 row.python,
-                row.requirements["mindspore"],
-                row.requirements["transformers"],
+                row.everywhere["mindspore"],
+                row.torch,
+                row.everywhere["transformers"],
             )
             for row in _one_of_each_release()
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from vllm_mindspore import matrix
 from vllm_mindspore.cli import main
 
@@ -29,6 +30,21 @@ def test_the_matrix_is_printed(command: str) -> None:
     assert [(row["vllm"], row["engine"]) for row in rows] == [(row.vllm, row.engine) for row in matrix.rows()]
     table = [line.split() for line in run(command, "matrix").stdout.splitlines()]
     assert ["0.9.1", "V1,", "V0", "vllm091"] in [line[:4] for line in table]
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_tables_of_the_readmes_are_those_of_the_matrix(command: str, readme: str) -> None:
+    """But for the titles, which one of them translates."""
+    releases, pairs = run(command, "matrix", "--markdown").stdout.strip().split("\n\n")
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    for table in (releases, pairs):
+        assert f"\n| --- {table.partition('| --- ')[2]}\n" in text
+    for row in matrix.rows():
+        for pair in row.pairs:
+            assert (
+                f"\n| {row.vllm} | {', '.join(pair.mindspore)} | {pair.device} | {', '.join(pair.cann)} | {pair.python} | {pair.verified} |"
+                in pairs
+            )
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(command: str) -> None:

@@ -41,7 +41,7 @@ def run(around: Surroundings) -> Iterator[Finding]:
     yield ok(f"Python {python} on {around.machine}, {' '.join(platform.libc_ver())}, in {where} ({sys.prefix})")
     if around.machine == "aarch64":
         yield note(
-            f"vLLM {row.vllm} has no wheel for aarch64: its source distribution needs {NO_WHEEL} and torch{around.requirements['torch']} "
+            f"vLLM {row.vllm} has no wheel for aarch64: its source distribution needs {NO_WHEEL} and torch{row.torch} "
             "beside it, of which PyPI's CPU build is right",
             install_row(around),
         )

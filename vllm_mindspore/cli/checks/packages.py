@@ -95,9 +95,12 @@ def _conflicts(around: Surroundings) -> list[_Conflict]:
 
 def _of_the_row(around: Surroundings) -> Iterator[_Demand]:
     row = around.row
-    if not around.vllm_is_of_the_row and not around.wanted.obstacle:
-        yield _Demand("vllm", SpecifierSet(f"=={row.vllm}"), f"the row {row.extra}")
-    for name, specifier in around.requirements.items():
+    needs = dict(around.requirements)
+    if not around.vllm_is_of_the_row:
+        needs["torch"] = row.torch  # else vLLM itself asks for it
+        if not around.wanted.obstacle:
+            yield _Demand("vllm", SpecifierSet(f"=={row.vllm}"), f"the row {row.extra}")
+    for name, specifier in needs.items():
         if name == "mindspore" and _pair_on_cpu(around):
             continue  # the extra takes fewer than were tried
         yield _Demand(name, SpecifierSet(specifier), f"vLLM {row.vllm}")

@@ -16,7 +16,7 @@ from vllm_mindspore.cli.doctor.surroundings import Surroundings
 SCHEMA = 2
 """Of the JSON, as docs/check-env.md describes it; raised whenever a reader of the old one would be misled."""
 _MARKS = {"ok": ("✔", "green"), "problem": ("✘", "bold red"), "note": ("!", "yellow")}
-_ASCII = {"✔": "ok", "✘": "X", "!": "!"}
+_ASCII = {"✔": "v", "✘": "X", "!": "!"}
 
 
 class TextReport:
@@ -73,7 +73,7 @@ class TextReport:
         mark, style = _MARKS[diagnosis.finding.status]
         why = f" (follows from {diagnosis.follows_from})" if diagnosis.follows_from else ""
         self._print(
-            Text(_ASCII[mark].ljust(2) if self._ascii else f"{mark} ", style),
+            Text(f"{_ASCII[mark] if self._ascii else mark} ", style),
             Text(name.ljust(self._width + 2), "bold"),
             Text(diagnosis.finding.text),
             Text(why, "dim"),

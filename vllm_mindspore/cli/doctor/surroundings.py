@@ -100,14 +100,9 @@ def choose_row(extra: str | None) -> tuple[Row, str]:
 
     Args:
         extra: of the row, None for the installed vLLM's.
-
-    Raises:
-        UserError: there is no such extra.
     """
     if extra is not None:
         candidates = [row for row in rows() if row.extra == extra]
-        if not candidates:
-            raise UserError(f"--row {extra} is none of {', '.join(dict.fromkeys(row.extra for row in rows()))}.")
         return next((row for row in candidates if row.engine == asked_engine()), candidates[0]), ""
     try:
         return row_for_installed_vllm(), ""

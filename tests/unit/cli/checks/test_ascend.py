@@ -84,6 +84,57 @@ def test_an_npu_smi_that_fails_is_quoted(atlas: Any) -> None:
     assert "info tells of no NPU: dcmi module initialize failed. ret is -8005" in found.text
 
 
+def test_an_npu_smi_that_hangs_is_given_up(atlas: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    atlas.write("usr/local/sbin/npu-smi", "#!/bin/sh\nexec sleep 60\n").chmod(0o755)
+    monkeypatch.setattr(ascend_devices, "_SECONDS", 0.5)
+    (found,) = atlas.problems(ascend_devices)
+    assert found.text.endswith("info tells of no NPU: no answer within 0.5 s")
+
+
+def test_an_npu_smi_that_cannot_be_run_is_named(atlas: Any) -> None:
+    atlas.write("usr/local/sbin/npu-smi", "#!/no/such/interpreter\n").chmod(0o755)
+    (found,) = atlas.problems(ascend_devices)
+    assert "info tells of no NPU: [Errno 2] No such file or directory" in found.text
+
+
+def test_what_is_not_known_of_the_devices_is_noted(atlas: Any) -> None:
+    npu.npu_smi(atlas, npu.SMI_910B.format(health="Warning").replace("910B4", "910A3"))
+    unusual, warned = atlas.look(ascend_devices)
+    assert (unusual.status, warned.status) == ("note", "note")
+    assert unusual.text.endswith("; neither 910B nor 310P")
+    assert warned.remedy.command.endswith("npu-smi info -t health -i 1 -c 0")
+    (atlas.root / "usr/local/sbin/npu-smi").unlink()
+    (found,) = atlas.look(ascend_devices)
+    assert found.status == "note"
+    assert found.text.startswith("npu-smi is not here")
+
+
+def test_a_container_may_lack_the_firmwares_version_and_no_device(atlas: Any) -> None:
+    (atlas.root / "usr/local/Ascend/firmware/version.info").unlink()
+    assert atlas.look(ascend_driver)[1].text.startswith("Driver 24.1.rc3; the firmware's version is not told here")
+    for name in ("davinci0", "davinci1"):
+        (atlas.root / "dev" / name).unlink()
+    (found,) = atlas.problems(ascend_driver)
+    assert found.text == "/dev/davinci0 missing: no process can use an NPU"
+
+
+def test_a_device_that_this_user_may_not_use_is_named(atlas: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ascend_driver.os, "access", lambda file, mode: file.name != "davinci1")
+    (found,) = atlas.problems(ascend_driver)
+    assert found.text == f"{atlas.root}/dev/davinci1 may not be read and written by this user"
+    assert found.remedy.command == "usermod -aG HwHiAiUser $USER"
+
+
+def test_a_cann_without_its_version_and_a_mindspore_without_its_list_are_told_apart(atlas: Any) -> None:
+    (atlas.root / "site/mindspore/run_check/_check_version.py").unlink()
+    (found,) = atlas.look(ascend_cann)
+    assert found.status == "note"
+    assert found.text.endswith("which versions MindSpore 2.7.1 accepts is not known")
+    (atlas.root / npu.TOOLKIT / "compiler/version.info").unlink()
+    (found,) = atlas.problems(ascend_cann)
+    assert "compiler/version.info is missing, so MindSpore cannot tell what it runs on" in found.text
+
+
 def test_a_cann_that_mindspore_does_not_accept_is_named(machine: Any) -> None:
     npu.make(machine, cann="7.6.0.1.220")
     (found,) = machine.problems(ascend_cann)
@@ -133,10 +184,23 @@ def test_variables_of_two_canns_are_named(atlas: Any) -> None:
     assert found.text.startswith(f"ASCEND_OPP_PATH={other} is of another CANN than ")
 
 
+def test_folders_that_are_not_there_are_named(atlas: Any) -> None:
+    atlas.environ["ASCEND_AICPU_PATH"] = "/nowhere/cann"
+    atlas.environ["LD_LIBRARY_PATH"] += ":/nowhere/Ascend/lib64"
+    found = atlas.look(ascend_environment)
+    assert [(one.status, one.text.partition(",")[0]) for one in found] == [
+        ("problem", "ASCEND_AICPU_PATH=/nowhere/cann is not there"),
+        ("note", "LD_LIBRARY_PATH names /nowhere/Ascend/lib64"),
+    ]
+
+
 def test_a_driver_library_that_is_not_found_is_named(atlas: Any) -> None:
-    atlas.environ["LD_LIBRARY_PATH"] = atlas.environ["LD_LIBRARY_PATH"].split(":")[0]
+    toolkit, driver = atlas.environ["LD_LIBRARY_PATH"].split(":")
+    atlas.environ["LD_LIBRARY_PATH"] = toolkit
     (found,) = atlas.problems(ascend_environment)
     assert found.text == "libascend_hal.so of the driver is in no folder of LD_LIBRARY_PATH"
+    atlas.write("etc/ld.so.conf.d/ascend.conf", f"{driver}\n")
+    atlas.is_fine(ascend_environment)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +216,11 @@ def test_devices_that_cannot_be_seen_are_named(atlas: Any, told: str, said: str)
     (found,) = atlas.problems(ascend_visibility)
     assert said in found.text
     assert found.remedy.command == "unset ASCEND_RT_VISIBLE_DEVICES"
+
+
+def test_devices_that_can_be_seen_are_fine(atlas: Any) -> None:
+    atlas.environ["ASCEND_RT_VISIBLE_DEVICES"] = "1"
+    assert atlas.is_fine(ascend_visibility) == "ASCEND_RT_VISIBLE_DEVICES=1 of the devices 0, 1"
 
 
 def test_an_interface_that_is_not_there_is_named(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

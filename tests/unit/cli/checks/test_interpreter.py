@@ -27,6 +27,13 @@ def test_a_machine_that_nothing_is_built_for_is_named(machine: Any) -> None:
     assert "linux on riscv64" in found.text
 
 
+def test_another_python_than_cpython_is_named(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreter.sys.implementation, "name", "pypy")
+    monkeypatch.setattr(platform, "python_implementation", lambda: "PyPy")
+    (found,) = machine.problems(interpreter)
+    assert found.text == "PyPy: MindSpore and torch are built for CPython"
+
+
 @pytest.mark.parametrize(("extra", "torch"), [("vllm066", "2.5.1"), ("vllm083", "2.6.0"), ("vllm091", "2.7.0")])
 def test_aarch64_is_told_how_vllm_is_built_there(machine: Any, extra: str, torch: str) -> None:
     machine.machine = "aarch64"

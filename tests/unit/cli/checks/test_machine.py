@@ -34,6 +34,9 @@ def test_cores(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = machine.look(cores)
     assert found.status == "note"
     assert found.remedy.command == "export OMP_NUM_THREADS=4"
+    machine.environ = {}
+    monkeypatch.setattr(cores, "usable", lambda: 1)
+    assert machine.look(cores)[0].text.endswith("vLLM's front end and the model will share it")
 
 
 def test_disk(machine: Any) -> None:
@@ -73,6 +76,13 @@ def test_limits(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     files, space = machine.problems(limits)
     assert files.remedy.command == "ulimit -n 4096"
     assert space.remedy.command == "ulimit -v unlimited"
+    assert "as root" in space.remedy.by_hand
+    allowed[resource.RLIMIT_NOFILE] = (256, 300)
+    allowed[resource.RLIMIT_AS] = (8 * GIB, resource.RLIM_INFINITY)
+    files, space = machine.problems(limits)
+    assert files.remedy.command == "ulimit -n 65536"
+    assert "as root" in files.remedy.by_hand
+    assert "as root" not in space.remedy.by_hand
 
 
 def test_locale(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,7 @@ def test_another_row_can_be_asked_about(machine: Any) -> None:
     machine.install_row(transformers="4.53.3")
     assert [found.text for found in machine.problems(packages, "vllm083")] == [
         "vllm 0.9.1, the row vllm083 needs ==0.8.3",
+        "torch 2.7.0, vLLM 0.8.3 needs ==2.6.0",
         "transformers 4.53.3, vLLM 0.8.3 needs <4.52,>=4.51.0",
     ]
 
