@@ -4,24 +4,13 @@
 // kKeysPerChunk counted from position 0 and sums are closed at every kKeysPerPartition, so a row's result has the same bits however
 // its prompt was cut into steps, whatever runs beside it, and whether or not its partitions were computed by different threads.
 
-// What is added up at once: rows times vectors, as registers allow.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kSumsAtOnce = 24;
-#else
-constexpr int kSumsAtOnce = 12;
-#endif
 constexpr int kRowsAtOnce = 6;
 constexpr int kChunkVectors = kKeysPerChunk / kLanes;
 constexpr float kNoKeyYet = -1e30f;  // finite, so that e^(maximum - maximum) is 1 before the first key
 
 inline int64_t padded_head(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// Beside few rows, their factors are in registers as well; beside many, the vectors.
-constexpr int kFewRows = 3;
-constexpr int vectors_beside(int rows) {
-  const int vectors = (rows <= kFewRows ? kSumsAtOnce - rows : kSumsAtOnce) / rows;
-  return vectors < kChunkVectors ? vectors : kChunkVectors;
-}
+constexpr int chunk_vectors(int rows) { return vectors_beside(rows) < kChunkVectors ? vectors_beside(rows) : kChunkVectors; }
 
 struct Softmax {  // the running sums of one row
   float maximum, denominator;
@@ -60,23 +49,6 @@ inline int64_t attention_scratch(const Attention& op, int64_t rows) {
 template <class T>
 inline int64_t steps_of(int64_t count) { return (count + kTogether<T> - 1) / kTogether<T>; }
 
-// The factors of a sum: floats, or pairs of bfloat16 in the room of one where there are dot products.
-template <class T>
-constexpr int kFactors = kDots<T> ? 1 : kTogether<T>;
-
-// Values that a factor is multiplied with; all of a step where there are dot products.
-template <class T>
-inline Floats part(const char* words, int i) {
-  if constexpr (kDots<T>) return load<Floats>(words);
-  return T::of_words(load<Words>(words), i);
-}
-
-template <class T>
-inline Floats add_product(Floats sum, Floats factor, Floats vector) {
-  if constexpr (kDots<T>) return add_dots(sum, factor, vector);
-  return sum + factor * vector;
-}
-
 constexpr int kVectorsPerLine = 16 / kLanes;
 
 // sum[r][v] += factors of row r times vector v, over `steps` steps. Vectors lie at at[v], a step `stride` bytes behind the one before; what
@@ -90,27 +62,10 @@ inline __attribute__((always_inline)) void add_products(const float* factors, in
       for (int v = 0; v < kVectors; v += kVectorsPerLine) __builtin_prefetch(ahead[v] + i * stride, 0, 2);  // the first-level cache is full of this chunk
 #pragma GCC unroll 2
     for (int t = 0; t < kFactors<T>; ++t) {
-      if constexpr (kRows <= kFewRows) {
-        Floats factor[kRows];
+      const char* here[kVectors];
 #pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) factor[r] = splat(factors[r * width + t]);
-#pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) {
-          const Floats vector = part<T>(at[v] + i * stride, t);
-#pragma GCC unroll 16
-          for (int r = 0; r < kRows; ++r) sum[r][v] = add_product<T>(sum[r][v], factor[r], vector);
-        }
-      } else {
-        Floats vector[kVectors];
-#pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) vector[v] = part<T>(at[v] + i * stride, t);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-          const Floats factor = splat(factors[r * width + t]);
-#pragma GCC unroll 16
-          for (int v = 0; v < kVectors; ++v) sum[r][v] = add_product<T>(sum[r][v], factor, vector[v]);
-        }
-      }
+      for (int v = 0; v < kVectors; ++v) here[v] = at[v] + i * stride;
+      add_step<T>(factors + t, width, here, t, sum);
     }
   }
 }
@@ -129,7 +84,7 @@ struct Chunk {
   int num_runs;
 };
 
-template <class T, int kRows, int kVectors = vectors_beside(kRows)>
+template <class T, int kRows, int kVectors = chunk_vectors(kRows)>
 inline void score_rows(const float* query, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps, float* scores, int first = 0) {
   for (; first + kVectors <= kChunkVectors; first += kVectors) {
     Floats sum[kRows][kVectors] = {};
@@ -166,7 +121,7 @@ inline void weigh_columns(const float* weights, const Chunk& chunk, const Chunk*
     for (int v = 0; v < kVectors; ++v) store(sums + r * head + d + v * kLanes, sum[r][v]);
 }
 
-template <class T, int kRows, int kVectors = vectors_beside(kRows)>
+template <class T, int kRows, int kVectors = chunk_vectors(kRows)>
 inline void weigh_rows(const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, float* sums, int64_t d = 0) {
   for (; d + kVectors * kLanes <= head; d += kVectors * kLanes) weigh_columns<T, kRows, kVectors>(weights, chunk, next, head, d, sums);
   if constexpr (kVectors > 1)

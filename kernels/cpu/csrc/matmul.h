@@ -6,7 +6,7 @@
 #if defined(__AVX512F__)
 constexpr int kMaxTileRows = 12;
 #elif defined(__AVX2__)
-constexpr int kMaxTileRows = 3;
+constexpr int kMaxTileRows = 6;
 #elif defined(__aarch64__)
 constexpr int kMaxTileRows = 3;
 #else
@@ -14,66 +14,31 @@ constexpr int kMaxTileRows = 1;
 #endif
 constexpr int kPanelVectors = kPanel / kLanes;
 
-// The rows of a tile lie in packed_rows as [k][tile rows], so that the inner loop reads them from one pointer.
+// The rows of a tile lie in packed_rows as [k][tile rows], so that the inner loop reads them from one pointer; where there are dot products,
+// rounded to bfloat16 and as pairs, [k / 2][tile rows][2].
 
 template <class T, int kRows>
 inline void multiply(const void* rows, const void* panel, int64_t k, float* out) {
-  const float* a = static_cast<const float*>(rows);
-  Floats sum[kRows][kPanelVectors] = {};
-  if constexpr (T::kBytes == 4) {
-    const float* w = static_cast<const float*>(panel);
-    for (int64_t i = 0; i < k; ++i, a += kRows, w += kPanel)
+  // Beside many rows, the sums of half a panel fill the registers; a row's factor then serves as many products as there are vectors.
+  constexpr int kVectors = kPanelVectors <= vectors_beside(kRows) ? kPanelVectors : kPanelVectors / 2;
+  for (int first = 0; first < kPanelVectors; first += kVectors) {
+    const float* a = static_cast<const float*>(rows);
+    const uint32_t* w = static_cast<const uint32_t*>(panel) + first * kLanes;
+    Floats sum[kRows][kVectors] = {};
+    for (int64_t i = 0; i < k; i += kTogether<T>, a += kFactors<T> * kRows, w += kPanel)
+#pragma GCC unroll 2
+      for (int t = 0; t < kFactors<T>; ++t) {
+        const char* at[kVectors];
 #pragma GCC unroll 16
-      for (int v = 0; v < kPanelVectors; ++v) {
-        const Floats weight = load<Floats>(w + v * kLanes);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) sum[r][v] += a[r] * weight;
+        for (int v = 0; v < kVectors; ++v) at[v] = reinterpret_cast<const char*>(w + v * kLanes);
+        add_step<T>(a + t * kRows, 1, at, t, sum);
       }
-  } else {
-    const uint32_t* w = static_cast<const uint32_t*>(panel);
-    for (int64_t i = 0; i < k; i += 2, a += 2 * kRows, w += kPanel)
 #pragma GCC unroll 16
-      for (int v = 0; v < kPanelVectors; ++v) {
-        const Words pairs = load<Words>(w + v * kLanes);
-        const Floats even = T::of_words(pairs, 0), odd = T::of_words(pairs, 1);
+    for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-          sum[r][v] += a[r] * even;
-          sum[r][v] += a[kRows + r] * odd;
-        }
-      }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 16
-    for (int v = 0; v < kPanelVectors; ++v) store(out + r * kPanel + v * kLanes, sum[r][v]);
-}
-
-#if defined(__AVX512BF16__)
-// Rows are rounded to bfloat16 and lie as pairs, [k / 2][tile rows][2].
-template <int kRows>
-inline void multiply_dot(const void* rows, const void* panel, int64_t k, float* out) {
-  const uint32_t* a = static_cast<const uint32_t*>(rows);
-  const uint32_t* w = static_cast<const uint32_t*>(panel);
-  __m512 sum[kRows][2];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-  for (int64_t i = 0; i < k; i += 2, a += kRows, w += kPanel) {
-    const __m512bh w0 = (__m512bh)_mm512_loadu_si512(w), w1 = (__m512bh)_mm512_loadu_si512(w + 16);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      const __m512bh pair = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[r]));
-      sum[r][0] = _mm512_dpbf16_ps(sum[r][0], w0, pair);
-      sum[r][1] = _mm512_dpbf16_ps(sum[r][1], w1, pair);
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-    _mm512_storeu_ps(out + r * kPanel, sum[r][0]);
-    _mm512_storeu_ps(out + r * kPanel + 16, sum[r][1]);
+      for (int v = 0; v < kVectors; ++v) store(out + r * kPanel + (first + v) * kLanes, sum[r][v]);
   }
 }
-#endif
 
 #include "matmul_int8.h"
 
@@ -88,9 +53,6 @@ inline Multiply multiply_for(int64_t rows) {
     if constexpr (T::kBytes == 1) {
       return multiply_int8<kRows>;
     } else {
-#if defined(__AVX512BF16__)
-      if constexpr (T::kDot) return multiply_dot<kRows>;
-#endif
       return multiply<T, kRows>;
     }
   }

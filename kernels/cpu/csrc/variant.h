@@ -12,6 +12,7 @@
 namespace VARIANT {
 namespace {
 #include "simd.h"
+#include "sums.h"
 
 #include "attention.h"
 #include "matmul.h"

@@ -1,0 +1,57 @@
+// Sums of products in registers, which matrix products and attention are made of: rows of factors times vectors of stored values.
+
+// What is added up at once: rows times vectors, as registers allow.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kSumsAtOnce = 24;
+#else
+constexpr int kSumsAtOnce = 12;
+#endif
+
+// Beside few rows, their factors are in registers as well; beside many, the vectors.
+constexpr int kFewRows = 3;
+// The most vectors that so many rows leave registers for.
+constexpr int vectors_beside(int rows) { return (rows <= kFewRows ? kSumsAtOnce - rows : kSumsAtOnce) / rows; }
+
+// The factors of a sum: floats, or pairs of bfloat16 in the room of one where there are dot products.
+template <class T>
+constexpr int kFactors = kDots<T> ? 1 : kTogether<T>;
+
+// Values that a factor is multiplied with; all of a step where there are dot products.
+template <class T>
+inline Floats part(const char* words, int i) {
+  if constexpr (kDots<T>) return load<Floats>(words);
+  return T::of_words(load<Words>(words), i);
+}
+
+template <class T>
+inline Floats add_product(Floats sum, Floats factor, Floats vector) {
+  if constexpr (kDots<T>) return add_dots(sum, factor, vector);
+  return sum + factor * vector;
+}
+
+// sum[r][v] += the factor of row r, `width` floats behind that of the row before, times value t of the words at at[v].
+template <class T, int kRows, int kVectors>
+inline __attribute__((always_inline)) void add_step(const float* factors, int64_t width, const char* const (&at)[kVectors], int t,
+                                                    Floats (&sum)[kRows][kVectors]) {
+  if constexpr (kRows <= kFewRows) {
+    Floats factor[kRows];
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) factor[r] = splat(factors[r * width]);
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const Floats vector = part<T>(at[v], t);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) sum[r][v] = add_product<T>(sum[r][v], factor[r], vector);
+    }
+  } else {
+    Floats vector[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) vector[v] = part<T>(at[v], t);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Floats factor = splat(factors[r * width]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = add_product<T>(sum[r][v], factor, vector[v]);
+    }
+  }
+}
