@@ -113,7 +113,9 @@ def _order(shape: tuple[int, ...], pairs: bool, keys: bool) -> np.ndarray:
     paired = n // 2 * 2 if pairs else 0
     alternating = matrices[..., :paired, :].reshape(*outer, paired // 2, 2, m).swapaxes(-1, -2)
     rest = matrices[..., paired:, :]
-    return np.concatenate([part.reshape(*outer, -1 if part.size else 0) for part in (alternating, rest)], -1).reshape(-1)
+    return np.concatenate([part.reshape(*outer, -1 if part.size else 0) for part in (alternating, rest)], -1).reshape(
+        -1
+    )
 
 
 def attention(

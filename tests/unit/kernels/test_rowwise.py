@@ -164,7 +164,9 @@ def test_cache_write_rounds_like_numpy(
     caches = [cache.copy() for cache in before]
     abi.call(name, [key, value, *caches, mapping, abi.count(rows)], (1,))
     if name == "reshape_and_cache":
-        before, caches = ([reference.read_back(c, keys=i == 0) for i, c in enumerate(pair)] for pair in (before, caches))
+        before, caches = (
+            [reference.read_back(c, keys=i == 0) for i, c in enumerate(pair)] for pair in (before, caches)
+        )
     for x, old, new in zip((key, value), before, caches):
         expected = old.reshape(slots, x.shape[1])
         for row in range(rows):
