@@ -49,7 +49,6 @@ inline int64_t attention_scratch(const Attention& op, int64_t rows) {
 template <class T>
 inline int64_t steps_of(int64_t count) { return (count + kTogether<T> - 1) / kTogether<T>; }
 
-constexpr int kVectorsPerLine = 16 / kLanes;
 
 // sum[r][v] += factors of row r times vector v, over `steps` steps. Vectors lie at at[v], a step `stride` bytes behind the one before; what
 // lies so at ahead[v] is asked for meanwhile, if there is any: asked for at once, it would keep the core from computing.

@@ -17,15 +17,20 @@ constexpr int kPanelVectors = kPanel / kLanes;
 // The rows of a tile lie in packed_rows as [k][tile rows], so that the inner loop reads them from one pointer; where there are dot products,
 // rounded to bfloat16 and as pairs, [k / 2][tile rows][2].
 
+// `ahead` is what the next panel's tiles will read, of which this tile asks for its share, `stride` bytes at each step: by itself the machine
+// reads too little ahead to compute meanwhile.
 template <class T, int kRows>
-inline void multiply(const void* rows, const void* panel, int64_t k, float* out) {
+inline void multiply(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out) {
   // Beside many rows, the sums of half a panel fill the registers; a row's factor then serves as many products as there are vectors.
   constexpr int kVectors = kPanelVectors <= vectors_beside(kRows) ? kPanelVectors : kPanelVectors / 2;
   for (int first = 0; first < kPanelVectors; first += kVectors) {
     const float* a = static_cast<const float*>(rows);
     const uint32_t* w = static_cast<const uint32_t*>(panel) + first * kLanes;
     Floats sum[kRows][kVectors] = {};
-    for (int64_t i = 0; i < k; i += kTogether<T>, a += kFactors<T> * kRows, w += kPanel)
+    const char* next = ahead + first * kLanes * 4;
+    for (int64_t i = 0; i < k; i += kTogether<T>, a += kFactors<T> * kRows, w += kPanel, next += stride) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; v += kVectorsPerLine) __builtin_prefetch(next + v * kLanes * 4, 0, 2);
 #pragma GCC unroll 2
       for (int t = 0; t < kFactors<T>; ++t) {
         const char* at[kVectors];
@@ -33,6 +38,7 @@ inline void multiply(const void* rows, const void* panel, int64_t k, float* out)
         for (int v = 0; v < kVectors; ++v) at[v] = reinterpret_cast<const char*>(w + v * kLanes);
         add_step<T>(a + t * kRows, 1, at, t, sum);
       }
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
@@ -42,7 +48,7 @@ inline void multiply(const void* rows, const void* panel, int64_t k, float* out)
 
 #include "matmul_int8.h"
 
-typedef void (*Multiply)(const void* rows, const void* panel, int64_t k, float* out);
+typedef void (*Multiply)(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out);
 
 template <class T, int kRows = kMaxTileRows>
 inline Multiply multiply_for(int64_t rows) {
@@ -157,9 +163,13 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
   alignas(64) float sums[kMaxTileRows * kPanel];
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
+    // After the last panel of an item this thread is likely to claim the one behind those of the other threads.
+    const int64_t next = panel + 1 < panel_end ? panel + 1 : panel + 1 + (m.threads - 1) * (panel_end - panel_begin);
+    const char* ahead = static_cast<const char*>(m.weight) + (next < m.panels ? next : panel) * bytes;
+    const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
-      multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + first * row_bytes, weight, k, sums);
+      multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + first * row_bytes, weight, k, ahead + (tile - begin) * share, stride, sums);
       write_tile(m, panel, first, rows, sums);
     }
   }

@@ -70,7 +70,7 @@ inline Ints add_products(Ints sum, const Pairs& w, int32_t pair) { return sum + 
 constexpr int kAbreast = kLanes == 16 ? 2 : 1;  // vectors of weights that are held while all rows pass
 
 template <int kRows>
-inline void multiply_int8(const void* rows, const void* panel, int64_t k, float* out) {
+inline void multiply_int8(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out) {
   const int32_t* pairs = static_cast<const int32_t*>(rows);
   const float *row_scales = reinterpret_cast<const float*>(pairs + k / 2 * kRows), *scales = static_cast<const float*>(panel);
   const int8_t* w = static_cast<const int8_t*>(panel) + kScaleBytes;
@@ -79,7 +79,8 @@ inline void multiply_int8(const void* rows, const void* panel, int64_t k, float*
   for (int64_t piece = 0; piece < pieces; ++piece, row_scales += kRows) {
     Ints sum[kRows][kPanelVectors] = {};
     const int64_t end = piece_begin(k, piece + 1);
-    for (int64_t i = piece_begin(k, piece); i < end; i += 2, pairs += kRows, w += 2 * kPanel)
+    for (int64_t i = piece_begin(k, piece); i < end; i += 2, pairs += kRows, w += 2 * kPanel, ahead += stride) {
+      __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 16
       for (int v = 0; v < kPanelVectors; v += kAbreast) {
         Pairs weights[kAbreast];
@@ -88,6 +89,7 @@ inline void multiply_int8(const void* rows, const void* panel, int64_t k, float*
         for (int r = 0; r < kRows; ++r)
           for (int a = 0; a < kAbreast; ++a) sum[r][v + a] = add_products(sum[r][v + a], weights[a], pairs[r]);
       }
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16

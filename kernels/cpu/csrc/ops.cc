@@ -7,6 +7,7 @@ void run(MatMul& op) {
   if (!op.rows) return;
   const Kernels& isa = kernels();
   op.tiles = (op.rows + isa.max_tile_rows - 1) / isa.max_tile_rows;
+  op.threads = team_size();
   op.packed_rows = scratch(Purpose::packed_rows, op.rows * (op.k + 1) * 4);
   const int64_t tiles_worth = std::max<int64_t>(1, kFloatsWorthSharing * 4 / (op.k * isa.max_tile_rows));
   team_run((op.tiles + tiles_worth - 1) / tiles_worth,

@@ -7,6 +7,8 @@ constexpr int kSumsAtOnce = 24;
 constexpr int kSumsAtOnce = 12;
 #endif
 
+constexpr int kVectorsPerLine = 16 / kLanes;
+
 // Beside few rows, their factors are in registers as well; beside many, the vectors.
 constexpr int kFewRows = 3;
 // The most vectors that so many rows leave registers for.
