@@ -68,7 +68,7 @@ def main() -> None:
     print(report.text(results, lacking))
     print(f"\nThe figures of every round are in {results_file}")
     if options.write_docs:
-        plot = ROOT / "docs" / "performance.svg"
+        plot = ROOT / "docs" / f"performance-{library.isa()}.svg"
         roofline.draw(results, plot)
         report.write_docs(ROOT / "docs" / "performance.md", results, plot.name)
     if failures:
@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
         help="where figures are kept; rows that are not measured now stay (default: build/bench/results.json)",
     )
     parser.add_argument(
-        "--write-docs", action="store_true", help="write tables and plot into docs/performance.md and .svg"
+        "--write-docs", action="store_true", help="write tables and plot into docs/performance.md and a .svg beside it"
     )
     options = parser.parse_args()
     if options.model and options.llama:

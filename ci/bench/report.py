@@ -1,4 +1,4 @@
-"""The figures as a table, as JSON, and as the marked block of docs/performance.md."""
+"""The figures as a table, as JSON, and as the machine's marked block of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 from rows import PEAK, READS, Bar, Row
 from sides import LLAMA, OURS, PEER
 
-BEGIN, END = "<!-- written by make bench: begin -->", "<!-- written by make bench: end -->"
+ISA = "our kernels use"
+"""Of a machine's description; the page has a block for each."""
 SIDES = (OURS, LLAMA, PEER)
 QUIET = 0.1
 DISTURBED = (
@@ -28,8 +29,10 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def add(file: Path, machine: Mapping[str, str], row: Row, commit: str, when: str) -> None:
-    """Put a row into the file, in the place of the one of the same work."""
+    """Put a row into the file, in the place of the one of the same work; rows of another machine go."""
     results = read(file)
+    if results["machine"] not in ({}, dict(machine)):
+        results["rows"] = {}
     results["machine"] = dict(machine)
     results["rows"][row.work] = {**asdict(row), "commit": commit, "when": when}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -98,16 +101,22 @@ def text(results: Mapping[str, Any], lacking: Iterable[str]) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
+def marks(isa: str) -> tuple[str, str]:
+    """Between which lines of the page the tables of a machine with that instruction set are."""
+    return f"<!-- written by make bench, {isa}: begin -->", f"<!-- written by make bench, {isa}: end -->"
+
+
 def write_docs(page: Path, results: Mapping[str, Any], plot: str) -> None:
-    """Put the tables between the marks of the page.
+    """Put the tables between the machine's marks of the page.
 
     Raises:
-        ValueError: it has no marks.
+        ValueError: it has none.
     """
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
+    begin, end = marks(results["machine"][ISA])
+    before, found, rest = page.read_text().partition(begin)
+    _, also_found, after = rest.partition(end)
+    if not found or not also_found:
+        raise ValueError(f"{page} has no lines {begin} and {end}")
     reads, peak = limits(results)
     stamps = sorted({(row["when"][:10], row["commit"]) for row in results["rows"].values()})
     rounds = sorted({max(map(len, row["sides"].values())) for row in results["rows"].values()})
