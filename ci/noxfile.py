@@ -14,7 +14,7 @@ import hashlib
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -109,6 +109,13 @@ def run(session: nox.Session, row: str, what: str, *arguments: str, **environmen
     return passed
 
 
+def run_each(session: nox.Session, name: str, what: Iterable[tuple[str, list[str], dict[str, str]]]) -> None:
+    """Run pytest once for each name, arguments and environment, and fail at the end if any of them failed."""
+    failed = [one for one, arguments, environment in what if not run(session, name, one, *arguments, **environment)]
+    if failed:
+        session.error(f"{name}: {', '.join(failed)} failed")
+
+
 def outcome(report: Path) -> str:
     if not report.is_file():
         return "pytest did not finish"
@@ -163,13 +170,7 @@ def add_session(release: dict) -> None:
             install(session, extra)
         chosen = [argument for argument in session.posargs if argument in USE_V1]
         more = [argument for argument in session.posargs if argument not in USE_V1]
-        failed = [
-            what
-            for what, arguments, environment in runs(release, chosen, more, here)
-            if not run(session, extra, what, *arguments, **environment)
-        ]
-        if failed:
-            session.error(f"{extra}: {', '.join(failed)} failed")
+        run_each(session, extra, runs(release, chosen, more, here))
 
     test.__doc__ = f"vLLM {release['vllm']}: {', '.join(row['engine'] for row in release['engine'])}"
     nox.session(test, name=extra, venv_backend="none" if here else "uv", reuse_venv=True)
@@ -182,13 +183,8 @@ def add_session_in_part(release: dict, mindspore: str) -> None:
         session.chdir(ROOT)
         install(session, release["extra"], f"mindspore=={mindspore}")
         arguments = ["tests/conformance/test_generation.py", *session.posargs]
-        failed = [
-            row["engine"]
-            for row in release["engine"]
-            if not run(session, name, row["engine"], *arguments, VLLM_USE_V1=USE_V1[row["engine"]])
-        ]
-        if failed:
-            session.error(f"{name}: {', '.join(failed)} failed")
+        engines = [row["engine"] for row in release["engine"]]
+        run_each(session, name, ((engine, arguments, {"VLLM_USE_V1": USE_V1[engine]}) for engine in engines))
 
     test.__doc__ = f"vLLM {release['vllm']} with MindSpore {mindspore}: generation"
     nox.session(test, name=name, reuse_venv=True)

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+ISA = "our kernels use"
+"""Of a machine's description; docs/performance.md has a block for each."""
 HERE = Path(__file__).parent
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -20,7 +22,7 @@ def description(isa: str) -> dict[str, str]:
         "CPU": facts.get("model name", platform.machine()),
         "family, model": f"{facts.get('cpu family', '?')}, {facts.get('model', '?')}",
         "cores": str(len(CORES)),
-        "our kernels use": isa,
+        ISA: isa,
         "Linux": platform.release(),
     }
 

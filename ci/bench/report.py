@@ -9,11 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from machine import ISA
 from rows import PEAK, READS, Bar, Row
 from sides import LLAMA, OURS, PEER
 
-ISA = "our kernels use"
-"""Of a machine's description; the page has a block for each."""
 SIDES = (OURS, LLAMA, PEER)
 QUIET = 0.1
 DISTURBED = (
