@@ -8,8 +8,11 @@ without trouble as long as each importer keeps the modules that it was built wit
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 _VARIABLE = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
@@ -31,7 +34,8 @@ def import_mindspore() -> ModuleType:
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = "python"
     try:
-        import mindspore
+        with no_garbage_collection():
+            import mindspore
     finally:
         if others:
             for name in [n for n in sys.modules if n == "google.protobuf" or n.startswith("google.protobuf.")]:
@@ -45,3 +49,22 @@ def import_mindspore() -> ModuleType:
         else:
             os.environ[_VARIABLE] = before
     return mindspore
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """For what makes many objects that stay, in a process that holds many already.
+
+    Whoever asks for a collection meanwhile, as MindSpore does before it compiles, gets one among the new objects only: with vLLM and torch
+    loaded one among all takes a second.
+    """
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:  # somebody else's stay so
+            gc.unfreeze()
+        if enabled:
+            gc.enable()

@@ -10,6 +10,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
+from vllm_mindspore.bootstrap import no_garbage_collection
 from vllm_mindspore.engine.kv_cache import KVCache
 from vllm_mindspore.engine.step import Float32Array, Int32Array, StepBatch, StepOutput
 from vllm_mindspore.kernels import ops
@@ -181,12 +182,13 @@ class ModelRunner:
         """Compile the graph of every bucket and capture its launches, by running a token in the cache's first slot. Before the first step."""
         started = time.perf_counter()
         try:
-            for bucket in self._buckets:
-                if self._capture_launches:
-                    bucket.capture(self.model)
-                else:
-                    bucket.fill(_one_token_batch(0, bucket.block_tables.shape[1]))
-                    bucket.run(self.model)
+            with no_garbage_collection():
+                for bucket in self._buckets:
+                    if self._capture_launches:
+                        bucket.capture(self.model)
+                    else:
+                        bucket.fill(_one_token_batch(0, bucket.block_tables.shape[1]))
+                        bucket.run(self.model)
         except NotCaptured as error:
             logger.warning("Every operator is launched by MindSpore's runtime, which takes longer: %s.", error)
         logger.info("Compiled %d graph(s) in %.2f s", len(self._buckets), time.perf_counter() - started)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vllm_mindspore.compat.common.host_torch import HostTorch
     from vllm_mindspore.compat.common.v1.request_batch import V1RequestBatch
     from vllm_mindspore.engine.runner import ModelRunner
-    from vllm_mindspore.engine.step import Int32Array, StepOutput
+    from vllm_mindspore.engine.step import StepOutput
 
 
 class V1ModelRunner:
@@ -55,7 +55,7 @@ class V1ModelRunner:
         output = self._runner.execute(step)
         discarded = batch.unfinished_prompts(step)
         sampled, logprobs = self._sample(output, scheduler_output, discarded)
-        for row in discarded.tolist():
+        for row in discarded:
             sampled[row] = []
         # After sampling: it runs the network's head again, which may reuse the memory of the step's logits.
         prompt_logprobs = self._prompt_logprobs.step(
@@ -72,7 +72,7 @@ class V1ModelRunner:
         )
 
     def _sample(
-        self, output: StepOutput, scheduler_output: SchedulerOutput, discarded: Int32Array
+        self, output: StepOutput, scheduler_output: SchedulerOutput, discarded: list[int]
     ) -> tuple[list[list[int]], LogprobsLists | None]:
         """A token for each row, in a list of its own, and the log probabilities if a request wants them."""
         if self._batch.only_greedy and scheduler_output.grammar_bitmask is None:

@@ -31,6 +31,8 @@ class V1RequestBatch(ABC):
         self.max_model_len: int = vllm_config.model_config.max_model_len
         self.requests: dict[str, CachedRequestState] = {}
         self.input_batch = self._new_input_batch(vllm_config)
+        max_num_seqs = vllm_config.scheduler_config.max_num_seqs
+        self._rows, self._ones = np.arange(max_num_seqs, dtype=np.int32), np.ones(max_num_seqs, np.int32)
         self.only_greedy = True
         """Every row takes the most likely token of the bare logits and wants nothing else from the sampler."""
 
@@ -121,33 +123,41 @@ class V1RequestBatch(ABC):
         )
 
     def step_batch(self, scheduler_output: SchedulerOutput) -> StepBatch:
-        """The tokens of this step; every row wants the logits of its last token."""
+        """The tokens of this step; every row wants the logits of its last token.
+
+        Memory has let go of this code while the network ran, so what is called for the first time in a step takes ten times as long as it
+        would again: decoding does without what it does not need.
+        """
         batch = self.input_batch
         num_seqs = batch.num_reqs
-        scheduled = scheduler_output.num_scheduled_tokens
-        q_seq_lens = np.fromiter((scheduled[request_id] for request_id in batch.req_ids), np.int32, num_seqs)
-        computed = batch.num_computed_tokens_cpu[:num_seqs]
-        ends = np.cumsum(q_seq_lens, dtype=np.int32)
-        # For q_seq_lens [2, 3]: rows [0, 0, 1, 1, 1]; the position restarts at each row's computed tokens.
-        rows = np.repeat(np.arange(num_seqs, dtype=np.int32), q_seq_lens)
-        positions = np.arange(len(rows), dtype=np.int32) + (computed - ends + q_seq_lens)[rows]
+        computed, each = batch.num_computed_tokens_cpu[:num_seqs], self._rows[:num_seqs]
+        if scheduler_output.total_num_scheduled_tokens == num_seqs:  # every sequence decodes
+            q_seq_lens, rows, last_rows, positions = self._ones[:num_seqs], each, each, computed
+        else:
+            scheduled = scheduler_output.num_scheduled_tokens
+            q_seq_lens = np.fromiter((scheduled[request_id] for request_id in batch.req_ids), np.int32, num_seqs)
+            ends = np.cumsum(q_seq_lens, dtype=np.int32)
+            # For q_seq_lens [2, 3]: rows [0, 0, 1, 1, 1]; the position restarts at each row's computed tokens.
+            rows, last_rows = np.repeat(each, q_seq_lens), ends - np.int32(1)
+            positions = np.arange(len(rows), dtype=np.int32) + (computed - ends + q_seq_lens)[rows]
         context_lens: Int32Array = computed + q_seq_lens
         block_table = self._block_table()[:num_seqs]
-        blocks = block_table[rows, positions // self.block_size]
+        blocks, offsets = np.divmod(positions, np.int32(self.block_size))
         return StepBatch(
             token_ids=batch.token_ids_cpu[rows, positions],
             position_ids=positions,
-            slot_mapping=blocks * np.int32(self.block_size) + positions % np.int32(self.block_size),
-            block_tables=block_table[:, : -(-int(context_lens.max()) // self.block_size)],
+            slot_mapping=block_table[rows, blocks] * np.int32(self.block_size) + offsets,
+            block_tables=block_table[:, : -(-max(context_lens.tolist()) // self.block_size)],
             context_lens=context_lens,
             q_seq_lens=q_seq_lens,
-            logits_indices=ends - np.int32(1),
+            logits_indices=last_rows,
         )
 
-    def unfinished_prompts(self, step: StepBatch) -> Int32Array:
+    def unfinished_prompts(self, step: StepBatch) -> list[int]:
         """Rows whose tokens are not all computed after this step, so that what is sampled for them must be thrown away."""
-        known = self.input_batch.num_tokens[: len(step.context_lens)]
-        return np.flatnonzero(step.context_lens < known).astype(np.int32)
+        computed = step.context_lens.tolist()
+        known = self.input_batch.num_tokens[: len(computed)].tolist()
+        return [row for row, (first, second) in enumerate(zip(computed, known)) if first < second]
 
     def record(self, sampled: list[list[int]]) -> None:
         """Append each row's sampled token to its request at once: one that is preempted next comes back without it.
@@ -155,15 +165,16 @@ class V1RequestBatch(ABC):
         Args:
             sampled: a list of one token for each row, or of none.
         """
-        batch = self.input_batch
+        batch, requests = self.input_batch, self.requests
+        ends: list[int] = batch.num_tokens[: len(sampled)].tolist()
         for row, (request_id, tokens) in enumerate(zip(batch.req_ids, sampled)):
             if not tokens:
                 continue
-            self.requests[request_id].output_token_ids.append(tokens[0])
-            end = batch.num_tokens[row]
-            if end < self.max_model_len:  # the last token a sequence may have is never read again
-                batch.token_ids_cpu[row, end] = tokens[0]
-            batch.num_tokens[row] = batch.num_tokens_no_spec[row] = end + 1
+            requests[request_id].output_token_ids.append(tokens[0])
+            if ends[row] < self.max_model_len:  # the last token a sequence may have is never read again
+                batch.token_ids_cpu[row, ends[row]] = tokens[0]
+            ends[row] += 1
+        batch.num_tokens[: len(ends)] = batch.num_tokens_no_spec[: len(ends)] = ends
 
 
 def _generator(new: NewRequestData) -> torch.Generator | None:

@@ -27,7 +27,7 @@ def sample(
     input_batch: InputBatch,
     grammar_bitmask: Int32Array | None,
     bitmask_rows: Mapping[str, int],
-    discarded_rows: Int32Array,
+    discarded_rows: list[int],
 ) -> tuple[list[list[int]], LogprobsLists | None]:
     """Sample a token for every row.
 
@@ -43,7 +43,7 @@ def sample(
     rows = torch.from_numpy(logits)
     if grammar_bitmask is not None:
         _apply_grammar(rows, input_batch, grammar_bitmask, bitmask_rows)
-    generators = [input_batch.generators[row] for row in discarded_rows.tolist() if row in input_batch.generators]
+    generators = [input_batch.generators[row] for row in discarded_rows if row in input_batch.generators]
     states = [generator.get_state() for generator in generators]
     output = sampler(logits=rows, sampling_metadata=input_batch.sampling_metadata)
     for generator, state in zip(generators, states):
