@@ -140,6 +140,14 @@ def is_here(release: dict) -> bool:
         return False
 
 
+def conformance() -> list[str]:
+    """The files of tests/conformance, the one first that takes longest: last, it would run alone."""
+    files = sorted(
+        (ROOT / "tests/conformance").glob("test_*.py"), key=lambda file: (file.stem != "test_processes", file)
+    )
+    return [str(file.relative_to(ROOT)) for file in files]
+
+
 def runs(
     release: dict, chosen: list[str], more: list[str], here: bool
 ) -> Iterator[tuple[str, list[str], dict[str, str]]]:
@@ -148,13 +156,13 @@ def runs(
     Most of the time passes in imports and in starting engines, which use one core: two files are run at a time. A choice of tests is run one by
     one, to be looked at.
     """
-    two = [] if more else ["-n", "2", "--dist", "loadfile"]
+    two = [] if more else ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     if here and not chosen and not more:
         yield "unit and e2e", ["tests/e2e", "tests/unit", *two], {}  # the longest files first
     for row in release["engine"]:
         if not chosen or row["engine"] in chosen:
             particular = Path("tests/e2e") / row["adapter"]  # what only this adapter has to be asked
-            usual = ["tests/conformance", *([str(particular)] if (ROOT / particular).is_dir() else [])]
+            usual = [*conformance(), *([str(particular)] if (ROOT / particular).is_dir() else [])]
             places = [] if any(argument.startswith("tests/") for argument in more) else usual
             # An engine on all cores would wait for threads that the other's hold up.
             threads = {"OMP_NUM_THREADS": "1"} if two else {}
