@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-_BLOCK_SIZE = 16
+_BLOCK_SIZE = 64
+"""The CPU reads long contexts a third faster so than in blocks of 16, see docs/kernels.md."""
 
 
 def decline_vllms_latent_attention() -> None:

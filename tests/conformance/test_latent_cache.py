@@ -39,7 +39,8 @@ def test_chunks_cached_prefixes_and_preemption_change_no_token(tmp_path: Path) -
             max_num_batched_tokens=32,
             enable_chunked_prefill=True,
             enable_prefix_caching=True,
-            num_gpu_blocks_override=14,  # of 16 tokens, for four sequences of 93
+            block_size=16,
+            num_gpu_blocks_override=14,  # for four sequences of 93
         ) as engine:
             before = counted("vllm:num_preemptions")
             prompts = token_prompts(PROMPTS)

@@ -55,7 +55,7 @@ def ask_all(model: Path, params: Any, **options: Any) -> tuple[list[Any], float]
     return asyncio.run(main())
 
 
-STARVED = {"dtype": "float32", "max_model_len": 128, "max_num_seqs": 4, "num_gpu_blocks_override": 14}
+STARVED = {"dtype": "float32", "max_model_len": 128, "max_num_seqs": 4, "block_size": 16, "num_gpu_blocks_override": 14}
 """Four sequences of about 75 tokens share 14 blocks of 16."""
 
 

@@ -208,7 +208,7 @@ def test_everything_refused_is_said_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_defaults_are_those_of_vllms_v1(tmp_path: Path) -> None:
+def test_defaults_are_those_of_vllms_v1_but_for_larger_blocks(tmp_path: Path) -> None:
     from vllm.usage.usage_lib import UsageContext
 
     configure(tmp_path)
@@ -219,7 +219,7 @@ def test_defaults_are_those_of_vllms_v1(tmp_path: Path) -> None:
     assert config.scheduler_config.max_num_seqs == OF_RELEASE["max_num_seqs"]
     assert config.scheduler_config.chunked_prefill_enabled
     assert config.cache_config.enable_prefix_caching
-    assert config.cache_config.block_size == 16
+    assert config.cache_config.block_size == 64
     assert config.model_config.dtype.is_floating_point
 
 

@@ -18,7 +18,7 @@ struct Softmax {  // the running sums of one row
 
 struct AttentionScratch {
   float *query;      // [rows, head], scaled
-  float *keys;       // [head, kKeysPerChunk], of a chunk that cannot be read where it lies
+  float *keys;       // [kKeysPerChunk / kSlotsTogether, head, kSlotsTogether], of a chunk that cannot be read where it lies
   float *values;     // [kKeysPerChunk, head], of such a chunk, or a last pair with one key
   float *scores;     // [rows, kKeysPerChunk]
   float *sums;       // [rows, head], numerators of this partition
@@ -158,7 +158,7 @@ template <class T>
 inline void find_chunk(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s, Chunk* chunk) {
   constexpr int kTogether_ = kTogether<T>, kVectors = kVectorsPerLine;
   const char *keys = static_cast<const char*>(op.key_cache), *values = static_cast<const char*>(op.value_cache);
-  chunk->stride = op.block_size * 4;
+  chunk->stride = kSlotsTogether * 4;
   chunk->num_runs = 0;
   for (int64_t i = 0; i < kKeysPerChunk; i += kSlotsTogether) {
     const int v = static_cast<int>(i / kLanes);
@@ -167,7 +167,7 @@ inline void find_chunk(const Attention& op, const AttentionItem& item, int64_t f
       continue;
     }
     const int64_t region = head_in_block(op, item, first + i) * T::kBytes, slot = (first + i) % op.block_size, present = least(kSlotsTogether, count - i);
-    for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = keys + region + (slot + j * kLanes) * 4;
+    for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = keys + region + slot * op.head_dim * T::kBytes + j * kLanes * 4;
     const char* at = values + region + slot / kTogether_ * op.head_dim * 4;
     if (present / kTogether_) chunk->runs[chunk->num_runs++] = {at, present / kTogether_};
     if (present % kTogether_) {  // what lies beside the last key is anything
@@ -178,7 +178,7 @@ inline void find_chunk(const Attention& op, const AttentionItem& item, int64_t f
   }
 }
 
-// The first chunk of a partition has none before it that could ask for it.
+// The first chunk of a partition may have none before it that asked for it.
 inline void ask_for(const Chunk& chunk, int64_t steps, int64_t head) {
   for (int v = 0; v < kChunkVectors; v += kVectorsPerLine)
     for (int64_t i = 0; i < steps; ++i) __builtin_prefetch(chunk.keys[v] + i * chunk.stride, 0, 2);
@@ -199,12 +199,15 @@ inline void copy_chunk(const Attention& op, const AttentionItem& item, int64_t f
     const int64_t region = head_in_block(op, item, first + i), slot = (first + i) % size;
     const Storage *from_keys = static_cast<const Storage*>(op.key_cache) + region, *from_values = static_cast<const Storage*>(op.value_cache) + region;
     for (int64_t d = 0; d < dim; ++d) {
-      keys[place_in_pairs(kTogether_, d, i, head, kKeysPerChunk)] = from_keys[place_in_pairs(kTogether_, d, slot, dim, size)];
+      keys[place_of_key(kTogether_, d, i, head, kKeysPerChunk)] = from_keys[place_of_key(kTogether_, d, slot, dim, size)];
       values[place_in_pairs(kTogether_, i, d, kKeysPerChunk, head)] = from_values[place_in_pairs(kTogether_, slot, d, size, dim)];
     }
   }
-  for (int v = 0; v < kChunkVectors; ++v) chunk->keys[v] = reinterpret_cast<const char*>(s.keys) + v * kLanes * 4;
-  chunk->stride = kKeysPerChunk * 4;
+  for (int v = 0; v < kChunkVectors; ++v) {
+    const int64_t slot = v * kLanes, first = slot / kSlotsTogether * kSlotsTogether;
+    chunk->keys[v] = reinterpret_cast<const char*>(keys + first * head) + (slot - first) * 4;
+  }
+  chunk->stride = kSlotsTogether * 4;
   chunk->runs[0] = {reinterpret_cast<const char*>(values), steps_of<T>(count)};
   chunk->num_runs = 1;
 }
@@ -288,6 +291,33 @@ inline void merge_partial(const float* from, int64_t head, float* totals, Softma
   add_partition(totals, total, from, {from[head], from[head + 1]}, head);
 }
 
+// Keys that rows of an item may see in one of its partitions, from the beginning of a chunk.
+struct Span {
+  int64_t start, end;
+};
+
+inline Span span_of(const Attention& op, const AttentionItem& item, int64_t partition) {
+  // Positions of the item's query rows; a row sees keys up to its own.
+  const int64_t first = op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row, last = first + item.rows - 1;
+  const int64_t seen = op.window ? most(0, first - op.window + 1) / kKeysPerChunk * kKeysPerChunk : 0;  // before it everything is behind every row's window
+  return {most(partition * kKeysPerPartition, seen), least((partition + 1) * kKeysPerPartition, last + 1)};
+}
+
+// The first chunk of what this thread is likely to do after a partition, so far as it can be asked for.
+template <class T>
+inline bool find_following(const Attention& op, const AttentionItem& item, int64_t partition, const AttentionScratch& s, Chunk* chunk) {
+  const AttentionItem* next = &item;
+  if (++partition == item.first_partition + item.partitions) {
+    next += op.threads;
+    if (next >= op.items + op.num_items) return false;
+    partition = next->first_partition;
+  }
+  const Span span = span_of(op, *next, partition);
+  if (span.start >= span.end) return false;
+  find_chunk<T>(op, *next, span.start, even(least(kKeysPerChunk, span.end - span.start)), s, chunk);
+  return true;
+}
+
 template <class T>
 inline void attention_of(const Attention& op, const AttentionItem& item, void* memory) {
   const int64_t head = padded_head(op.head_dim), group = op.heads / op.kv_heads, rows = item.rows * group;
@@ -300,14 +330,11 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
     take_query<T>(op.query + (row * op.heads + item.kv_head * group + r % group) * op.head_dim, op, s.query + r * width);
   }
   reset(s.totals, s.total, rows, head);
-  // Positions of the item's query rows; a row sees keys up to its own.
-  const int64_t first = op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row, last = first + item.rows - 1;
-  const int64_t window = op.window ? op.window : last + 1;
+  const int64_t first = op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row;
+  const int64_t window = op.window ? op.window : first + item.rows;
   for (int64_t p = item.first_partition; p < item.first_partition + item.partitions; ++p) {
     reset(s.sums, s.part, rows, head);
-    const int64_t end = least((p + 1) * kKeysPerPartition, last + 1);
-    int64_t start = p * kKeysPerPartition;
-    while (start + kKeysPerChunk <= first - window + 1) start += kKeysPerChunk;  // behind every row's window
+    auto [start, end] = span_of(op, item, p);
     Chunk chunks[2];
     if (direct && start < end) {
       find_chunk<T>(op, item, start, least(kKeysPerChunk, end - start), s, &chunks[0]);
@@ -320,6 +347,8 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
       } else if (start + kKeysPerChunk < end) {
         next = &chunks[1 - turn];
         find_chunk<T>(op, item, start + kKeysPerChunk, least(kKeysPerChunk, end - start - kKeysPerChunk), s, next);
+      } else if (find_following<T>(op, item, p, s, &chunks[1 - turn])) {
+        next = &chunks[1 - turn];
       }
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
         score<T>(least(kRowsAtOnce, rows - r), s.query + r * width, width, chunk, r ? nullptr : next, steps, s.scores + r * kKeysPerChunk);

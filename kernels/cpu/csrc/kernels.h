@@ -24,14 +24,20 @@ inline int64_t panel_bytes(Dtype dtype, int64_t k) {
   }
 }
 
-// The KV cache of paged attention lies, within a block, head by head: a matrix of keys [head_dim, block_size] and one of values
-// [block_size, head_dim], both with their rows in pairs where the type has 2 bytes. So the scores of neighbouring slots, and the sums of
-// neighbouring dimensions, are computed side by side from what is read in one piece. Where an element of such a matrix [n, m] is:
+// The KV cache of paged attention lies, within a block, head by head: matrices of keys [head_dim, 16], one for each 16 slots, and one of
+// values [block_size, head_dim], all with their rows in pairs where the type has 2 bytes. So the scores of neighbouring slots, and the sums
+// of neighbouring dimensions, are computed side by side from what is read in one piece. Where an element of such a matrix [n, m] is:
 inline int64_t place_in_pairs(int64_t together, int64_t i, int64_t j, int64_t n, int64_t m) {
   const int64_t first = i / together * together, side_by_side = n - first < together ? n - first : together;
   return first * m + j * side_by_side + i - first;
 }
-constexpr int64_t kSlotsTogether = 16;       // slots of a block that lie in whole vectors, if its size is a multiple of them
+constexpr int64_t kSlotsTogether = 16;  // whole vectors of them, if a block's size is a multiple
+
+// Where dimension d of a slot's key is among the keys of one head in a block of `size` slots.
+inline int64_t place_of_key(int64_t together, int64_t d, int64_t slot, int64_t dim, int64_t size) {
+  const int64_t first = slot / kSlotsTogether * kSlotsTogether, width = size - first < kSlotsTogether ? size - first : kSlotsTogether;
+  return first * dim + place_in_pairs(together, d, slot - first, dim, width);
+}
 
 constexpr int64_t kKeysPerChunk = 64;        // keys whose scores are computed at once
 constexpr int64_t kKeysPerPartition = 512;   // keys after which partial softmax sums are merged
@@ -107,6 +113,7 @@ struct Attention {
   float* out;
   float* partials;  // per row of a split item: head_dim floats of numerator, maximum, denominator
   const AttentionItem* items;
+  int64_t num_items, threads;  // which take items in turn
   int64_t heads, kv_heads, head_dim, block_size, blocks, blocks_per_seq;
   float scale;
   int64_t window;  // 0: none

@@ -166,6 +166,8 @@ OP(paged_attention, 9) {
     }
   }
   op.items = items;
+  op.num_items = num_items;
+  op.threads = team_size();
   op.first_rows = first_rows;
   const Kernels& isa = kernels();
   const int64_t scratch_bytes = isa.attention_scratch(op, tile);

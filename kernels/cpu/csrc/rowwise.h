@@ -113,7 +113,7 @@ inline void rope(const Rope& op, int64_t begin, int64_t end) {
   }
 }
 
-// A token's keys or values of all heads, to where place_in_pairs says.
+// A token's keys or values of all heads, to where place_of_key or place_in_pairs says.
 template <class T, bool kKeys>
 inline void write_heads(const CacheWrite& op, int64_t slot, const float* from, int64_t dim, typename T::Storage* cache) {
   constexpr int64_t kPiece = 64;
@@ -125,7 +125,7 @@ inline void write_heads(const CacheWrite& op, int64_t slot, const float* from, i
       const int64_t count = least(kPiece, dim - first);
       narrow_row<T>(from + h * dim + first, count, narrowed);
       for (int64_t d = first; d < first + count; ++d)
-        to[kKeys ? place_in_pairs(kTogether<T>, d, in_block, dim, size) : place_in_pairs(kTogether<T>, in_block, d, size, dim)] = narrowed[d - first];
+        to[kKeys ? place_of_key(kTogether<T>, d, in_block, dim, size) : place_in_pairs(kTogether<T>, in_block, d, size, dim)] = narrowed[d - first];
     }
   }
 }

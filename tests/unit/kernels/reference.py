@@ -108,14 +108,19 @@ def read_back(stored: np.ndarray, keys: bool) -> np.ndarray:
 def _order(shape: tuple[int, ...], pairs: bool, keys: bool) -> np.ndarray:
     """Which element of a cache lies at each place."""
     elements = np.arange(np.prod(shape)).reshape(shape)
-    matrices = elements.transpose(0, 2, 3, 1) if keys else elements.transpose(0, 2, 1, 3)
+    if not keys:
+        return _rows_in_pairs(elements.transpose(0, 2, 1, 3), pairs).reshape(-1)
+    together = [elements[:, first : first + 16].transpose(0, 2, 3, 1) for first in range(0, shape[1], 16)]
+    return np.concatenate([_rows_in_pairs(keys_of_16_slots, pairs) for keys_of_16_slots in together], -1).reshape(-1)
+
+
+def _rows_in_pairs(matrices: np.ndarray, pairs: bool) -> np.ndarray:
+    """`[..., n, m]` as `[..., n * m]`: two rows alternate, if `pairs` says so."""
     *outer, n, m = matrices.shape
     paired = n // 2 * 2 if pairs else 0
     alternating = matrices[..., :paired, :].reshape(*outer, paired // 2, 2, m).swapaxes(-1, -2)
     rest = matrices[..., paired:, :]
-    return np.concatenate([part.reshape(*outer, -1 if part.size else 0) for part in (alternating, rest)], -1).reshape(
-        -1
-    )
+    return np.concatenate([part.reshape(*outer, -1 if part.size else 0) for part in (alternating, rest)], -1)
 
 
 def attention(
