@@ -219,7 +219,7 @@ def memory(bench: Bench) -> Iterator[Row]:
     options = {
         "max_model_len": 2048,
         "max_num_seqs": 32,
-        "num_gpu_blocks_override": 512,
+        "num_gpu_blocks_override": 128,
         "max_num_batched_tokens": 2048,
     }
     found: dict[str, dict[str, float]] = {}

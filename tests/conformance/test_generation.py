@@ -69,12 +69,12 @@ def test_greedy_tokens_do_not_depend_on_a_neighbours_parameters(llm: Any, greedy
 
 
 def test_a_prefix_cache_hit_changes_nothing(llm: Any) -> None:
-    prompt = "A lighthouse keeper writes in his diary. " * 6
+    prompt = "A lighthouse keeper writes in his diary. " * 20
     (first,) = generate(llm, [prompt])
     (second,) = generate(llm, [prompt])
     assert not first.num_cached_tokens
     # None where the release does not tell; tests/e2e/test_scheduling.py counts what is computed.
-    assert second.num_cached_tokens is None or second.num_cached_tokens >= 16
+    assert second.num_cached_tokens is None or second.num_cached_tokens >= 64
     assert tokens(second) == tokens(first)
 
 
