@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-_BLOCK_SIZE = 64
-"""The CPU reads long contexts a third faster so than in blocks of 16, see docs/kernels.md."""
-
 
 def decline_vllms_latent_attention() -> None:
     """Tell vLLM 0.7 and 0.8 that their own kernels for latent attention are not used, before a configuration is built.
@@ -21,15 +18,16 @@ def decline_vllms_latent_attention() -> None:
     os.environ["VLLM_MLA_DISABLE"] = "1"
 
 
-def fill_in(config: VllmConfig, worker: str) -> None:
+def fill_in(config: VllmConfig, worker: str, block_size: int = 16) -> None:
     """Choose the worker, and the block size if the user did not.
 
     Args:
         config: of a model that we can run.
         worker: dotted name of the adapter's worker class.
+        block_size: tokens in a block of the KV cache, if the user did not say.
     """
     if config.cache_config.block_size is None:
-        config.cache_config.block_size = _BLOCK_SIZE
+        config.cache_config.block_size = block_size
     # A window only hides keys from the kernel: the blocks of the whole sequence are kept, as networks may mix layers
     # with and without one.
     config.cache_config.sliding_window = None

@@ -74,7 +74,7 @@ def test_a_prefix_cache_hit_changes_nothing(llm: Any) -> None:
     (second,) = generate(llm, [prompt])
     assert not first.num_cached_tokens
     # None where the release does not tell; tests/e2e/test_scheduling.py counts what is computed.
-    assert second.num_cached_tokens is None or second.num_cached_tokens >= 64
+    assert second.num_cached_tokens is None or second.num_cached_tokens >= 16
     assert tokens(second) == tokens(first)
 
 
