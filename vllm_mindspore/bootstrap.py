@@ -60,11 +60,12 @@ def no_garbage_collection() -> Iterator[None]:
     """
     enabled, frozen = gc.isenabled(), gc.get_freeze_count()
     gc.disable()
-    gc.freeze()
+    if not frozen:  # what somebody else has frozen stays so, and nothing else does
+        gc.freeze()
     try:
         yield
     finally:
-        if not frozen:  # somebody else's stay so
+        if not frozen:
             gc.unfreeze()
         if enabled:
             gc.enable()

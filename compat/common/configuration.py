@@ -24,7 +24,7 @@ def fill_in(config: VllmConfig, worker: str, block_size: int = 16) -> None:
     Args:
         config: of a model that we can run.
         worker: dotted name of the adapter's worker class.
-        block_size: tokens in a block of the KV cache, if the user did not say.
+        block_size: tokens in a block of the KV cache, if the user did not say; 16 is what vLLM takes elsewhere.
     """
     if config.cache_config.block_size is None:
         config.cache_config.block_size = block_size

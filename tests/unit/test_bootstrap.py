@@ -43,7 +43,9 @@ def test_a_collection_that_somebody_asks_for_looks_at_new_objects_only() -> None
 def test_what_somebody_else_has_set_stays_also_after_an_error() -> None:
     gc.freeze()
     gc.disable()
+    frozen = gc.get_freeze_count()
     with pytest.raises(RuntimeError, match="no import"), no_garbage_collection():
         raise RuntimeError("no import")
     assert not gc.isenabled()
     assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() <= frozen  # ours are not among them

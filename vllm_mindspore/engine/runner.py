@@ -178,17 +178,17 @@ class ModelRunner:
             logits[start : start + len(rows)] = result.asnumpy()[: len(rows)]
         return logits
 
+    @no_garbage_collection()
     def warm_up(self) -> None:
         """Compile the graph of every bucket and capture its launches, by running a token in the cache's first slot. Before the first step."""
         started = time.perf_counter()
         try:
-            with no_garbage_collection():
-                for bucket in self._buckets:
-                    if self._capture_launches:
-                        bucket.capture(self.model)
-                    else:
-                        bucket.fill(_one_token_batch(0, bucket.block_tables.shape[1]))
-                        bucket.run(self.model)
+            for bucket in self._buckets:
+                if self._capture_launches:
+                    bucket.capture(self.model)
+                else:
+                    bucket.fill(_one_token_batch(0, bucket.block_tables.shape[1]))
+                    bucket.run(self.model)
         except NotCaptured as error:
             logger.warning("Every operator is launched by MindSpore's runtime, which takes longer: %s.", error)
         logger.info("Compiled %d graph(s) in %.2f s", len(self._buckets), time.perf_counter() - started)

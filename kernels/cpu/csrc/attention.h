@@ -291,14 +291,16 @@ inline void merge_partial(const float* from, int64_t head, float* totals, Softma
   add_partition(totals, total, from, {from[head], from[head + 1]}, head);
 }
 
+// Of an item's query rows; a row sees keys up to its own.
+inline int64_t first_position(const Attention& op, const AttentionItem& item) { return op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row; }
+
 // Keys that rows of an item may see in one of its partitions, from the beginning of a chunk.
 struct Span {
   int64_t start, end;
 };
 
 inline Span span_of(const Attention& op, const AttentionItem& item, int64_t partition) {
-  // Positions of the item's query rows; a row sees keys up to its own.
-  const int64_t first = op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row, last = first + item.rows - 1;
+  const int64_t first = first_position(op, item), last = first + item.rows - 1;
   const int64_t seen = op.window ? most(0, first - op.window + 1) / kKeysPerChunk * kKeysPerChunk : 0;  // before it everything is behind every row's window
   return {most(partition * kKeysPerPartition, seen), least((partition + 1) * kKeysPerPartition, last + 1)};
 }
@@ -330,7 +332,7 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
     take_query<T>(op.query + (row * op.heads + item.kv_head * group + r % group) * op.head_dim, op, s.query + r * width);
   }
   reset(s.totals, s.total, rows, head);
-  const int64_t first = op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row;
+  const int64_t first = first_position(op, item);
   const int64_t window = op.window ? op.window : first + item.rows;
   for (int64_t p = item.first_partition; p < item.first_partition + item.partitions; ++p) {
     reset(s.sums, s.part, rows, head);
