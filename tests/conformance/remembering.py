@@ -63,6 +63,7 @@ class RememberingRunner:
 
     def __init__(self, num_blocks: int, block_size: int, num_host_blocks: int = 0) -> None:
         self.block_size = block_size
+        self.max_model_len = num_blocks * block_size
         self.kv_cache = RememberingCache(num_blocks, block_size, num_host_blocks)
         slots = self.kv_cache.blocks.reshape(-1, 2)
         self.tokens, self.positions = slots[:, 0], slots[:, 1]

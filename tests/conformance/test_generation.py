@@ -280,17 +280,25 @@ def test_a_prompt_as_long_as_the_model_may_see_gives_one_token(llm: Any) -> None
     assert len(tokens(output)) == 1 + TOKENS_PAST_MAX_MODEL_LEN
 
 
-def test_a_prompt_that_is_too_long_is_refused(llm: Any) -> None:
+@pytest.mark.parametrize("cached", [0, 1000])
+def test_a_prompt_that_is_too_long_is_refused(llm: Any, cached: int) -> None:
+    """Whether or not its beginning is in the prefix cache; and the engine goes on."""
+    too_long = [501 if cached else 500] * 1025
+    (before,) = generate(llm, PROMPTS[:1], max_tokens=4)
+    if cached:
+        generate(llm, token_prompts([too_long[:cached]]), max_tokens=1)
     refusal = ""
     try:
-        (output,) = generate(llm, token_prompts([[500] * 1025]))
+        (output,) = generate(llm, token_prompts([too_long]), ignore_eos=True)
     except ValueError as error:
         refusal = str(error)
     if refusal:
         assert "longer than the maximum model length of 1024" in refusal
-    else:  # what V0 did before 0.8: a warning and an answer without tokens
-        assert tokens(output) == []
+    else:  # V0 gives a warning, and no token, or one if it did not see it at once
+        assert len(tokens(output)) <= min(cached, 1)
         assert output.outputs[0].finish_reason == "length"
+    (after,) = generate(llm, PROMPTS[:1], max_tokens=4)
+    assert tokens(after) == tokens(before)
 
 
 def beam_prompt(prompt: list[int]) -> Any:

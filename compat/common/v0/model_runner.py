@@ -42,7 +42,7 @@ class MindSporeModelRunner:
         self._burst: _Burst | None = None
 
     def warm_up(self) -> None:
-        """Compile, so that the first request does not wait for it."""
+        """Begin to compile; a request that comes before the end of it waits."""
         self._runner.warm_up()
 
     def execute_model(self, request: ExecuteModelRequest) -> list[SamplerOutput]:
@@ -72,7 +72,7 @@ class MindSporeModelRunner:
         self._burst = None
 
     def _step(self, groups: Sequence[SequenceGroupMetadata]) -> SamplerOutput:
-        step = step_of(groups, self._block_size, self._written)
+        step = step_of(groups, self._block_size, self._runner.max_model_len, self._written)
         return self._sampling(groups, step, self._runner.execute(step.batch))
 
     def _next_of_burst(self, request: ExecuteModelRequest, is_last: bool) -> list[SamplerOutput]:

@@ -5,6 +5,7 @@ The V0 scheduler sends everything that a step needs with each step, so nothing i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from vllm_mindspore.compat.common.v0.written_blocks import WrittenBlocks
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
 class Step:
@@ -30,14 +33,19 @@ class Step:
     """For each group, its new tokens in this step."""
 
 
-def step_of(groups: Sequence[SequenceGroupMetadata], block_size: int, written: WrittenBlocks | None) -> Step:
+def step_of(
+    groups: Sequence[SequenceGroupMetadata], block_size: int, longest: int, written: WrittenBlocks | None
+) -> Step:
     """Lay out the new tokens of all groups, one group after the other.
 
-    A group that samples wants the logits of the last token of each of its sequences.
+    A group that samples wants the logits of the last token of each of its sequences. vLLM refuses a prompt that is too long by the tokens that
+    are new in its first step, so that one of which some are cached or come in a later chunk gets here. What is too much of it is not computed:
+    vLLM ends it, with the reason "length", as soon as it has a token.
 
     Args:
         groups: what the scheduler wants run.
         block_size: tokens in a block.
+        longest: most tokens of a sequence.
         written: what the blocks hold, where prefixes are cached; it learns what this step writes.
     """
     tokens: list[int] = []
@@ -48,8 +56,11 @@ def step_of(groups: Sequence[SequenceGroupMetadata], block_size: int, written: W
     seq_lens, query_lens = [], []
     for group in groups:
         for seq_id, data in group.seq_data.items():
-            table = group.block_tables[seq_id]
+            table = group.block_tables[seq_id][: -(-longest // block_size)]
             start, end = _new_tokens(group, data, table, block_size, written)
+            if end > longest:
+                logger.warning("Input prompt (%d tokens) is too long and exceeds limit of %d", data.get_len(), longest)
+                start, end = min(start, longest - 1), longest
             tokens += data.get_token_ids()[start:end] if group.is_prompt else [data.get_last_token_id()]
             if group.do_sample:
                 wanted.append(len(tokens) - 1)
