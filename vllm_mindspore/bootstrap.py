@@ -11,11 +11,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
 _VARIABLE = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
+
+mindspore_turn = threading.RLock()
+"""Held by the thread that makes, compiles or runs a network of MindSpore: what it builds, and what a capture notes, is the process's."""
 
 
 def import_mindspore() -> ModuleType:

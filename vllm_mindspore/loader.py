@@ -20,6 +20,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
+from vllm_mindspore.bootstrap import mindspore_turn
 from vllm_mindspore.errors import UserError
 from vllm_mindspore.kernels import ops
 from vllm_mindspore.kernels.errors import NotFinite
@@ -63,7 +64,7 @@ def load_model(
     folder = _folder(path_or_id, revision, download_dir)
     config = ModelConfig.from_hf(hf_config, dtype, source=folder)
     checkpoint = Checkpoint(folder, dtype, show_progress, weight_dtype)
-    with checkpoint.reading(config):
+    with checkpoint.reading(config), mindspore_turn:
         return model_class(config.architecture)(config, checkpoint, max_position)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from logging import getLogger
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 
-from vllm_mindspore.bootstrap import no_garbage_collection
+from vllm_mindspore.bootstrap import mindspore_turn, no_garbage_collection
 from vllm_mindspore.engine.kv_cache import KVCache
 from vllm_mindspore.engine.step import Float32Array, Int32Array, StepBatch, StepOutput
 from vllm_mindspore.kernels import ops
@@ -65,7 +66,8 @@ class _Bucket:
     def run(self, model: Any) -> tuple[np.ndarray[Any, Any], ...]:
         """Logits, greedy tokens and hidden states of what was filled in last, padded."""
         if self._capture is None:
-            return tuple(result.asnumpy() for result in model(*self.tensors))
+            with mindspore_turn:
+                return tuple(result.asnumpy() for result in model(*self.tensors))
         self._capture.launch()
         return self._capture.results
 
@@ -125,6 +127,7 @@ class ModelRunner:
         self.model = model
         self.max_num_tokens = max(max_num_tokens, max_num_seqs)
         self.max_num_seqs = max_num_seqs
+        self.max_model_len = max_model_len
         self.kv_cache = KVCache(model.config, num_blocks, block_size, num_host_blocks)
         model.set_kv_cache(self.kv_cache.layers())
         weakref.finalize(model, ops.release(model.get_parameters()))
@@ -133,6 +136,7 @@ class ModelRunner:
         self._buckets = [
             _Bucket(bucket, max_num_seqs, max_blocks_per_seq) for bucket in token_buckets(self.max_num_tokens)
         ]
+        self._compiling: Future[None] | None = None
         self._head_rows = np.zeros((max_num_seqs, model.config.hidden_size), np.float32)
         self._head_count = np.zeros(1, np.int32)
         self._head_tensors = (ms.Tensor.from_numpy(self._head_rows), ms.Tensor.from_numpy(self._head_count))
@@ -145,6 +149,8 @@ class ModelRunner:
         Raises:
             ValueError: the batch is empty, or has more sequences than the runner was made for.
         """
+        if self._compiling is not None:
+            self.wait_for_graphs()
         num_logits = len(batch.logits_indices)
         if not len(batch.token_ids):
             raise ValueError("a step has no tokens")
@@ -174,23 +180,47 @@ class ModelRunner:
             rows = hidden_states[start : start + self.max_num_seqs]
             self._head_rows[: len(rows)] = rows
             self._head_count[0] = len(rows)
-            result = self.model.lm_head_cell(*self._head_tensors)
+            with mindspore_turn:
+                result = self.model.lm_head_cell(*self._head_tensors)
             logits[start : start + len(rows)] = result.asnumpy()[: len(rows)]
         return logits
 
-    @no_garbage_collection()
     def warm_up(self) -> None:
-        """Compile the graph of every bucket and capture its launches, by running a token in the cache's first slot. Before the first step."""
+        """Compile the graph of every bucket and capture its launches in a thread, while an engine goes on to get ready. Before the first step.
+
+        That step waits for the end of it, and raises what went wrong.
+        """
+        thread = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self._compiling = thread.submit(self._compile)
+        thread.shutdown(wait=False)
+
+    def wait_for_graphs(self) -> None:
+        """Return when what `warm_up` began is done.
+
+        Raises:
+            Exception: what went wrong there, each time.
+        """
+        if self._compiling is not None:
+            self._compiling.result()
+            self._compiling = None
+
+    @no_garbage_collection()
+    def _compile(self) -> None:
+        """Run a token in the cache's first slot."""
         started = time.perf_counter()
         try:
-            for bucket in self._buckets:
-                if self._capture_launches:
-                    bucket.capture(self.model)
-                else:
-                    bucket.fill(_one_token_batch(0, bucket.block_tables.shape[1]))
-                    bucket.run(self.model)
+            with mindspore_turn:
+                for bucket in self._buckets:
+                    if self._capture_launches:
+                        bucket.capture(self.model)
+                    else:
+                        bucket.fill(_one_token_batch(0, bucket.block_tables.shape[1]))
+                        bucket.run(self.model)
         except NotCaptured as error:
             logger.warning("Every operator is launched by MindSpore's runtime, which takes longer: %s.", error)
+        except Exception:
+            logger.exception("The network cannot be compiled, so no step can be run.")
+            raise
         logger.info("Compiled %d graph(s) in %.2f s", len(self._buckets), time.perf_counter() - started)
 
 

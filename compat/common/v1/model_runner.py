@@ -38,7 +38,7 @@ class V1ModelRunner:
         self._prompt_logprobs = PromptLogprobs(self._sampler, runner.compute_logits, host_torch)
 
     def warm_up(self) -> None:
-        """Compile, so that the first request does not wait for it."""
+        """Begin to compile; a request that comes before the end of it waits."""
         self._runner.warm_up()
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:

@@ -32,6 +32,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Any:
         max_model_len=LENGTH,
     )
     made.warm_up()
+    made.wait_for_graphs()
     return made
 
 

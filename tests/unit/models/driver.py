@@ -27,6 +27,7 @@ class Driver:
         num_host_blocks: int = 0,
         capture_launches: bool = True,
         weight_dtype: str | None = None,
+        wait: bool = True,
     ) -> None:
         from vllm_mindspore.engine.runner import ModelRunner
         from vllm_mindspore.loader import load_model
@@ -49,6 +50,8 @@ class Driver:
             capture_launches=capture_launches,
         )
         self.runner.warm_up()
+        if wait:
+            self.runner.wait_for_graphs()
 
     def step(self, new: dict[int, Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Feed tokens to sequences; hidden states' logits of every token `[tokens, vocab]` and the greedy token of each sequence."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,41 @@ def test_captured_launches_give_the_same_bits(
     for step in PROMPTS, {3: [1], 0: list(range(20))}, {0: [4], 1: [5, 6], 2: [7], 3: [8]}, {2: [9]}:
         for expected, found in zip(by_mindspore.step(step), captured.step(step)):
             assert np.array_equal(expected, found)
+
+
+def test_an_engine_goes_on_while_the_graph_is_compiled_and_its_first_step_waits(
+    checkpoint: tuple[Path, Any], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Driver(*checkpoint, dtype).step(PROMPTS)
+    begun, may_go_on, capture = threading.Event(), threading.Event(), ops.capture
+
+    def capture_later(*args: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(60)
+        return capture(*args)
+
+    monkeypatch.setattr(ops, "capture", capture_later)
+    driver = Driver(*checkpoint, dtype, wait=False)
+    assert begun.wait(60)
+    with ThreadPoolExecutor(1) as other:
+        step = other.submit(driver.step, PROMPTS)
+        assert not wait([step], timeout=0.2).done
+        may_go_on.set()
+    assert all(np.array_equal(*pair) for pair in zip(expected, step.result()))
+
+
+def test_a_graph_that_cannot_be_compiled_is_reported_at_once_and_by_every_step(
+    checkpoint: tuple[Path, Any], dtype: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(ops, "capture", fail)
+    driver = Driver(*checkpoint, dtype, wait=False)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            driver.step(PROMPTS)
+    assert "no step can be run" in caplog.text
 
 
 def test_two_networks_keep_their_launches_apart(checkpoint: tuple[Path, Any], dtype: str) -> None:
