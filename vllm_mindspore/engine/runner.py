@@ -149,8 +149,7 @@ class ModelRunner:
         Raises:
             ValueError: the batch is empty, or has more sequences than the runner was made for.
         """
-        if self._compiling is not None:
-            self.wait_for_graphs()
+        self.wait_for_graphs()
         num_logits = len(batch.logits_indices)
         if not len(batch.token_ids):
             raise ValueError("a step has no tokens")

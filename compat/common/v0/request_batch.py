@@ -56,7 +56,7 @@ def step_of(
     seq_lens, query_lens = [], []
     for group in groups:
         for seq_id, data in group.seq_data.items():
-            table = group.block_tables[seq_id][: -(-longest // block_size)]
+            table = group.block_tables[seq_id]
             start, end = _new_tokens(group, data, table, block_size, written)
             if end > longest:
                 logger.warning("Input prompt (%d tokens) is too long and exceeds limit of %d", data.get_len(), longest)
@@ -77,6 +77,8 @@ def step_of(
     block_tables = np.zeros((len(tables), max(map(len, tables))), np.int32)
     for row, table in zip(block_tables, tables):
         row[: len(table)] = table
+    # vLLM gives a prompt that is too long all its blocks with its first chunk.
+    block_tables = block_tables[:, : -(-longest // block_size)]
     # For q_seq_lens [2, 3]: rows [0, 0, 1, 1, 1]; positions count up from each row's start.
     rows = np.repeat(np.arange(len(tables), dtype=np.int32), q_seq_lens)
     row_ends = np.cumsum(q_seq_lens, dtype=np.int32)
