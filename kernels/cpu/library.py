@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import math
 import mmap
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -78,7 +79,14 @@ def load() -> ctypes.CDLL:
         number,
         pointer,
     ]
+    library.vms_set_num_threads(_wanted_threads())
     return library
+
+
+def _wanted_threads() -> int:
+    """OMP_NUM_THREADS as Python knows it: in the environment that C code sees, MindSpore's libraries set it to 1 as they are loaded."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
 
 
 def isa() -> str:

@@ -24,18 +24,6 @@ inline void pause_briefly() {
 #endif
 }
 
-int default_size() {
-  // The variable that all numerical libraries obey; otherwise the cores that this process may use.
-  if (const char* text = std::getenv("OMP_NUM_THREADS")) {
-    const int threads = std::atoi(text);
-    if (threads > 0) return threads;
-  }
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
-  const unsigned threads = std::thread::hardware_concurrency();
-  return threads ? static_cast<int>(threads) : 1;
-}
-
 class Team {
  public:
   explicit Team(int size) : size_(size) {}
@@ -147,11 +135,11 @@ pid_t the_owner = 0;
 std::mutex making;
 
 // Made at first use. Never destroyed: an operator may still run in another thread while the process exits. A forked child has
-// none of its parent's threads, so it gets a team of its own, of the same size.
+// none of its parent's threads, so it gets a team of its own, of the same size. How large it is, Python says as it loads this library.
 Team& team() {
   std::lock_guard<std::mutex> lock(making);
   if (!the_team || the_owner != getpid()) {
-    the_team = new Team(the_team ? the_team->size() : default_size());
+    the_team = new Team(the_team ? the_team->size() : 1);
     the_owner = getpid();
   }
   return *the_team;

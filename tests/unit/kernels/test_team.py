@@ -99,9 +99,9 @@ def test_a_forked_child_computes_with_threads_of_its_own() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def num_threads_of_a_new_process(cores: set[int], **variables: str) -> int:
+def num_threads_of_a_new_process(cores: set[int], first: str = "", **variables: str) -> int:
     program = (
-        f"import os; os.sched_setaffinity(0, {cores})\n"
+        f"import os; os.sched_setaffinity(0, {cores})\n{first}\n"
         "from vllm_mindspore.kernels.cpu import library; print(library.num_threads())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -117,7 +117,15 @@ def test_default_size_is_that_of_the_machine_or_of_the_variable() -> None:
     assert num_threads_of_a_new_process(cores) == len(cores)
     assert num_threads_of_a_new_process({min(cores)}) == 1
     assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="7") == 7
+    assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="5,2") == 5
     assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="many") == len(cores)
+
+
+def test_mindspore_does_not_choose_the_size() -> None:
+    """It sets OMP_NUM_THREADS to 1 in the environment of C code, as it is imported."""
+    cores = os.sched_getaffinity(0)
+    set_by_mindspore = "import ctypes, mindspore; assert ctypes.CDLL(None).getenv(b'OMP_NUM_THREADS')"
+    assert num_threads_of_a_new_process(cores, set_by_mindspore) == len(cores)
 
 
 def test_idle_workers_sleep(problem: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
