@@ -27,10 +27,9 @@ inline void multiply(const void* rows, const void* panel, int64_t k, const char*
     const float* a = static_cast<const float*>(rows);
     const uint32_t* w = static_cast<const uint32_t*>(panel) + first * kLanes;
     Floats sum[kRows][kVectors] = {};
-    const char* next = ahead + first * kLanes * 4;
-    for (int64_t i = 0; i < k; i += kTogether<T>, a += kFactors<T> * kRows, w += kPanel, next += stride) {
+    for (int64_t i = 0; i < k; i += kTogether<T>, a += kFactors<T> * kRows, w += kPanel, ahead += stride * kVectors / kPanelVectors) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; v += kVectorsPerLine) __builtin_prefetch(next + v * kLanes * 4, 0, 2);
+      for (int v = 0; v < kVectors; v += kVectorsPerLine) __builtin_prefetch(ahead + v * kLanes * 4, 0, 2);
 #pragma GCC unroll 2
       for (int t = 0; t < kFactors<T>; ++t) {
         const char* at[kVectors];
