@@ -72,38 +72,77 @@ inline int64_t packed_row_bytes(const MatMul& m) {
   return (m.dtype == Dtype::f32 ? m.k : even(m.k)) * 4;
 }
 
+// rows[r][i] becomes rows[i][r]: at each step, squares of twice the size.
+inline void transpose(Words (&rows)[kLanes]) {
+#pragma GCC unroll 4
+  for (int step = 1; step < kLanes; step *= 2) {
+    Words first = {}, second = {};
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) first[i] = i & step ? kLanes + i - step : i, second[i] = i & step ? kLanes + i : i + step;
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i)
+      if (!(i & step)) {
+        const Words a = rows[i], b = rows[i + step];
+        rows[i] = __builtin_shuffle(a, b, first);
+        rows[i + step] = __builtin_shuffle(a, b, second);
+      }
+  }
+}
+
+// Lay a tile's rows side by side: to[i * rows + r] is word i of row r. `words(r, i)` are kLanes of them from the i-th, `word(r, i)` is one.
+template <class Several, class One>
+inline void interleave(int64_t rows, int64_t count, uint32_t* to, Several&& words, One&& word) {
+  static_assert(kMaxTileRows <= kLanes);
+  int64_t i = 0;
+  if (rows == 1) {
+    for (; i + kLanes <= count; i += kLanes) store(to + i, words(0, i));
+  } else {
+    // A store reaches into the next columns, which come after it; the last ones are not written so.
+    for (; i + 2 * kLanes <= count; i += kLanes) {
+      Words columns[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) columns[r] = r < kMaxTileRows && r < rows ? words(r, i) : Words{};
+      transpose(columns);
+#pragma GCC unroll 16
+      for (int j = 0; j < kLanes; ++j) store(to + (i + j) * rows, columns[j]);
+    }
+  }
+  for (; i < count; ++i)
+    for (int64_t r = 0; r < rows; ++r) to[i * rows + r] = word(r, i);
+}
+
 inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
   const int64_t row_bytes = packed_row_bytes(m);
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
+    const float* x = m.x + first * m.x_stride;
     char* to = static_cast<char*>(m.packed_rows) + first * row_bytes;
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* x = m.x + (first + r) * m.x_stride;
-      if (m.dtype == Dtype::i8) {
-        pack_int8_row(x, m.k, rows, r, to);
-        continue;
-      }
-#if defined(__AVX512BF16__)
-      if (m.dtype == Dtype::bf16) {
-        uint32_t* pairs = reinterpret_cast<uint32_t*>(to) + r;
-        int64_t i = 0;
-        for (; i + 32 <= m.k; i += 32) {
-          alignas(64) uint32_t rounded[16];
-          _mm512_store_si512(rounded, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + i + 16), _mm512_loadu_ps(x + i)));
-#pragma GCC unroll 16
-          for (int j = 0; j < 16; ++j) pairs[(i / 2 + j) * rows] = rounded[j];
-        }
-        for (; i < m.k; i += 2) {
-          const __m128 two = _mm_setr_ps(x[i], i + 1 < m.k ? x[i + 1] : 0.0f, 0.0f, 0.0f);
-          pairs[i / 2 * rows] = static_cast<uint32_t>(_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(two)));
-        }
-        continue;
-      }
-#endif
-      float* floats = reinterpret_cast<float*>(to) + r;
-      for (int64_t i = 0; i < m.k; ++i) floats[i * rows] = x[i];
-      if (m.dtype != Dtype::f32 && m.k % 2) floats[m.k * rows] = 0.0f;
+    if (m.dtype == Dtype::i8) {
+      for (int64_t r = 0; r < rows; ++r) pack_int8_row(x + r * m.x_stride, m.k, rows, r, to);
+      continue;
     }
+    const auto value = [&](int64_t r, int64_t i) { return i < m.k ? x[r * m.x_stride + i] : 0.0f; };
+#if defined(__AVX512BF16__)
+    if (m.dtype == Dtype::bf16) {
+      interleave(
+          rows, even(m.k) / 2, reinterpret_cast<uint32_t*>(to),
+          [&](int64_t r, int64_t i) {
+            const float* from = x + r * m.x_stride + 2 * i;
+            return (Words)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from));
+          },
+          [&](int64_t r, int64_t i) {
+            const __m128 two = _mm_setr_ps(value(r, 2 * i), value(r, 2 * i + 1), 0.0f, 0.0f);
+            return static_cast<uint32_t>(_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(two)));
+          });
+      continue;
+    }
+#endif
+    interleave(
+        rows, m.dtype == Dtype::f32 ? m.k : even(m.k), reinterpret_cast<uint32_t*>(to), [&](int64_t r, int64_t i) { return load<Words>(x + r * m.x_stride + i); },
+        [&](int64_t r, int64_t i) {
+          const float one = value(r, i);
+          return load<uint32_t>(&one);
+        });
   }
 }
 
