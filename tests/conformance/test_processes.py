@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import json, os, signal, sys
-import torch
+import psutil, torch
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would this
@@ -35,7 +35,13 @@ if __name__ == "__main__":
     params = [SamplingParams(temperature=t, seed=1, top_p=0.9, max_tokens=6, ignore_eos=True) for t in (0.0, 1.0)]
     outputs = llm.generate(["The capital of France is"] * 2, params, use_tqdm=False)
     # Written to a file of its own: the engine's log lines share standard output.
-    report = {"mindspore": "mindspore" in sys.modules, "text": outputs[0].outputs[0].text, "count": len(outputs[1].outputs[0].token_ids)}
+    environments = [open(f"/proc/{child.pid}/environ").read() for child in psutil.Process().children()]
+    report = {
+        "mindspore": "mindspore" in sys.modules,
+        "text": outputs[0].outputs[0].text,
+        "count": len(outputs[1].outputs[0].token_ids),
+        "children told how many threads": sum("OMP_NUM_THREADS" in environment for environment in environments),
+    }
     with open(sys.argv[3], "w") as file:
         json.dump(report, file)
     if os.environ.get("LINGER"):
@@ -47,9 +53,12 @@ if __name__ == "__main__":
 def start(tmp_path: Path, model: Path, more: dict[str, str], **options: Any) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
+    variables = environment(**more)
+    if "MINDSPORE_FIRST" in more:
+        variables.pop("OMP_NUM_THREADS", None)
     return subprocess.Popen(
         [sys.executable, str(script), str(model), json.dumps(options), str(tmp_path / "report.json")],
-        env=environment(**more),
+        env=variables,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -83,6 +92,8 @@ def test_every_arrangement_of_processes_answers_and_leaves_nothing(
     assert "Paris" in report["text"]
     assert report["count"] == 6
     assert report["mindspore"] == in_front_end
+    if "MINDSPORE_FIRST" in more:
+        assert not report["children told how many threads"]  # MindSpore sets the variable to 1 where it is imported
     assert not survivors(process.pid)
 
 

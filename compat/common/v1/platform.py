@@ -27,6 +27,7 @@ logger = init_logger("vllm_mindspore.compat.common.v1.platform")
 _BLOCK_SIZE = 64
 """The CPU reads long contexts a third faster so than in blocks of 16, see docs/kernels.md."""
 
+_THREADS = "OMP_NUM_THREADS"
 _START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 _CHOSEN_START_METHOD = os.environ.get(_START_METHOD)
 """The user's choice: the `vllm` command sets the variable only after its imports, which load this module."""
@@ -105,6 +106,8 @@ def _settle_start_method() -> None:
             # A child forked after MindSpore has run hangs at its first kernel.
             logger.info("MindSpore is loaded in this process, so vLLM's processes are spawned instead of forked.")
             os.environ[_START_METHOD] = "spawn"
+        if _THREADS not in os.environ:
+            os.unsetenv(_THREADS)  # MindSpore set it to 1 behind Python's back, and what is spawned would inherit that
     elif _CHOSEN_START_METHOD is None and "vllm.entrypoints.cli.main" in sys.modules:
         # The `vllm` command asks for spawn, as some devices must not be touched before a fork. Ours is not.
         os.environ[_START_METHOD] = "fork"
