@@ -133,8 +133,7 @@ def parts(bench: Bench) -> Iterator[Row]:
         found, others = bench.take_turns(
             {
                 OURS: partial(_parts_of_steps, timed, batch, PROMPT, STEPS + 1),
-                # A null model might be done with the first sequence before the last has come.
-                "null": partial(_parts_of_steps, null, batch, PROMPT, 24 * STEPS + 1),
+                "null": partial(_parts_of_steps, null, batch, PROMPT, STEPS + 1),
             }
         )
         ours, nulls = ([[1e3 * second for second in steps] for steps in found[side]] for side in (OURS, "null"))
