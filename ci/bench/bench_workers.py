@@ -112,9 +112,8 @@ class NullRunner:
     def execute(self, batch: StepBatch) -> StepOutput:
         rows = len(batch.logits_indices)
         if len(batch.token_ids) > rows:
-            time.sleep(
-                0.05
-            )  # a prompt takes a while, or the first sequence would be done before the last request has come
+            # A prompt takes a while, or the first sequence would be done before the last request has come.
+            time.sleep(0.05)
         return StepOutput(self._logits[:rows], self._tokens[:rows], self._hidden[: len(batch.token_ids)])
 
     def compute_logits(self, hidden_states: np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ constexpr int kPanelVectors = kPanel / kLanes;
 // The rows of a tile lie in packed_rows as [k][tile rows], so that the inner loop reads them from one pointer; where there are dot products,
 // rounded to bfloat16 and as pairs, [k / 2][tile rows][2].
 
-// `ahead` is what the next panel's tiles will read, of which this tile asks for its share, `stride` bytes at each step: by itself the machine
-// reads too little ahead to compute meanwhile.
+// `ahead` is what the next panel's tiles will read, of which this tile asks for its share in the order of memory: `stride` bytes at each step of
+// a whole panel, half of that at one of half a panel. By itself the machine reads too little ahead to compute meanwhile.
 template <class T, int kRows>
 inline void multiply(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out) {
   // Beside many rows, the sums of half a panel fill the registers; a row's factor then serves as many products as there are vectors.
