@@ -448,7 +448,8 @@ def cache_tensor(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
 
 def parameter(tensor: Tensor, name: str) -> Parameter:
     """A Parameter that shares the memory of a tensor: `Parameter(tensor)` would copy it."""
-    holder = Parameter(Tensor.from_numpy(np.zeros(1, np.float32)).astype(tensor.dtype), name=name, requires_grad=False)
+    small = np.zeros(1, tensor.asnumpy().dtype)  # not of a cast, which takes MindSpore a millisecond
+    holder = Parameter(Tensor.from_numpy(small), name=name, requires_grad=False)
     holder.set_data(tensor, slice_shape=True)
     holder.memory = tensor  # set_data shares the memory without keeping it alive
     return holder
