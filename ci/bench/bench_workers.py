@@ -1,4 +1,4 @@
-"""Workers for what a step consists of: ours with a clock in it, and one without a network. vLLM takes them by `worker_cls`.
+"""Workers for what a step consists of: ours with a clock in it, and ones without a network. vLLM takes them by `worker_cls`.
 
 With the latter, everything of vLLM and of the adapter runs and no kernel does: what is left of a step, of the start-up and of the memory is not
 the network's.
@@ -7,6 +7,8 @@ the network's.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,9 +101,12 @@ class LongWorker(TimedWorker):
 
 
 class NullRunner:
-    """Stands in for `engine.runner.ModelRunner`: every token is followed by the same one."""
+    """Stands in for `engine.runner.ModelRunner`: every token is followed by the same one. `compute` is what it does meanwhile."""
 
-    def __init__(self, max_num_tokens: int, max_num_seqs: int, hidden_size: int, vocab_size: int) -> None:
+    def __init__(
+        self, max_num_tokens: int, max_num_seqs: int, hidden_size: int, vocab_size: int, compute: Callable[[], None]
+    ) -> None:
+        self._compute = compute
         self._logits = np.zeros((max_num_seqs, vocab_size), np.float32)
         self._tokens = np.full(max_num_seqs, 100, np.int32)
         self._hidden = np.zeros((max_num_tokens, hidden_size), np.float32)
@@ -111,6 +116,7 @@ class NullRunner:
 
     def execute(self, batch: StepBatch) -> StepOutput:
         rows = len(batch.logits_indices)
+        self._compute()
         if len(batch.token_ids) > rows:
             # A prompt takes a while, or the first sequence would be done before the last request has come.
             time.sleep(0.05)
@@ -135,6 +141,26 @@ class NullWorker(TimedWorker):
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         scheduler, config = self.scheduler_config, self.network_config
         runner = NullRunner(
-            scheduler.max_num_batched_tokens, scheduler.max_num_seqs, config.hidden_size, config.vocab_size
+            scheduler.max_num_batched_tokens,
+            scheduler.max_num_seqs,
+            config.hidden_size,
+            config.vocab_size,
+            self.compute,
         )
         self.model_runner = self.model_runner_class(self.vllm_config, runner, self.host_torch)
+
+    def compute(self) -> None:
+        """Nothing."""
+
+
+class ReadingWorker(NullWorker):
+    """Reads as many bytes as there are weights and makes nothing of them, so that Python finds the caches as a network leaves them."""
+
+    def load_model(self) -> None:
+        files = Path(self.model_config.model).glob("*.safetensors")
+        self._bytes = np.ones(sum(file.stat().st_size for file in files) // 8, np.int64)
+
+    def compute(self) -> None:
+        started = time.perf_counter()
+        self._bytes.max()
+        self._launched += time.perf_counter() - started

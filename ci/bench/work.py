@@ -124,28 +124,37 @@ def long_context(bench: Bench) -> Iterator[Row]:
 
 
 def parts(bench: Bench) -> Iterator[Row]:
-    """What we add to a step: ours, without its launches, without the same step of a null model."""
-    options = {"max_model_len": 2048, "max_num_seqs": 32}
-    timed = bench.engine("timed", our_python(), worker_cls="bench_workers.TimedWorker", **options)
-    null = bench.engine("null", our_python(), worker_cls="bench_workers.NullWorker", **options)
+    """What we add to a step: ours, without its launches, without the same step of a null model.
 
+    Of null models there are two: one that does nothing, and one that empties the caches as any model does, so that vLLM's code is as slow in it.
+    """
+    options = {"max_model_len": 2048, "max_num_seqs": 32}
+    workers = {OURS: "TimedWorker", "null": "NullWorker", "reading": "ReadingWorker"}
+    engines = {
+        side: bench.engine(f"{side}, timed", our_python(), worker_cls=f"bench_workers.{worker}", **options)
+        for side, worker in workers.items()
+    }
     for batch, bar in ((1, 0.3), (32, 2.0)):
-        found, others = bench.take_turns(
-            {
-                OURS: partial(_parts_of_steps, timed, batch, PROMPT, STEPS + 1),
-                "null": partial(_parts_of_steps, null, batch, PROMPT, STEPS + 1),
-            }
-        )
-        ours, nulls = ([[1e3 * second for second in steps] for steps in found[side]] for side in (OURS, "null"))
+        sides = {side: partial(_parts_of_steps, engine, batch, PROMPT, STEPS + 1) for side, engine in engines.items()}
+        found, others = bench.take_turns(sides)
+        times = {side: [[1e3 * second for second in steps] for steps in found[side]] for side in sides}
+        ours = times[OURS]
         figures = {
             "step": [step for step, _, _ in ours],
             "launches": [launches for _, _, launches in ours],
             "worker without launches": [worker - launches for _, worker, launches in ours],
-            "step of a null model": [step for step, _, _ in nulls],
-            "worker of a null model": [worker for _, worker, _ in nulls],
+            "step of a null model": [step for step, _, _ in times["null"]],
+            "worker of a null model": [worker for _, worker, _ in times["null"]],
+            "step of a null model, without its reads": [step - reads for step, _, reads in times["reading"]],
+            "worker of a null model, without its reads": [worker - reads for _, worker, reads in times["reading"]],
         }
-        added = [step - launches - own for (step, _, launches), (own, _, _) in zip(ours, nulls)]
-        yield Row(f"parts of a step, batch {batch}", "ms", figures, [Bar("beside kernels and vLLM", bar, statistics.median(added), at_most=True, unit="ms")], busy=others)  # fmt: skip
+        bars = []
+        for side, what in (("null", "that does nothing"), ("reading", "that reads as much memory")):
+            added = [
+                step - launches - (null - reads) for (step, _, launches), (null, _, reads) in zip(ours, times[side])
+            ]
+            bars.append(Bar(f"beside kernels and a null model {what}", bar, statistics.median(added), at_most=True, unit="ms"))  # fmt: skip
+        yield Row(f"parts of a step, batch {batch}", "ms", figures, bars, busy=others)
 
 
 def _parts_of_steps(engine: Engine, batch: int, length: int, tokens: int) -> tuple[float, float, float]:
