@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from network import Network
 
 from vllm_mindspore.compat.common.host_torch import HostTorch
 from vllm_mindspore.compat.v0_9_1.worker import MindSporeWorker
@@ -157,8 +158,7 @@ class ReadingWorker(NullWorker):
     """Reads as many bytes as there are weights and makes nothing of them, so that Python finds the caches as a network leaves them."""
 
     def load_model(self) -> None:
-        files = Path(self.model_config.model).glob("*.safetensors")
-        self._bytes = np.ones(sum(file.stat().st_size for file in files) // 8, np.int64)
+        self._bytes = np.ones(Network(Path(self.model_config.model)).weight_bytes // 8, np.int64)
 
     def compute(self) -> None:
         started = time.perf_counter()

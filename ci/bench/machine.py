@@ -47,12 +47,13 @@ class Limits:
 
 
 def busy(seconds: float = 0.5) -> float:
-    """The part of the cores that is at work, while we wait."""
+    """The part of the cores that is at work, while we wait; first for a second, as a side may still be at work after its answer."""
 
     def ticks() -> tuple[int, int]:
         user, nice, system, idle, iowait, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
         return idle + iowait, user + nice + system + idle + iowait + sum(rest[:3])
 
+    time.sleep(1)
     idle, total = ticks()
     time.sleep(seconds)
     idle_then, total_then = ticks()

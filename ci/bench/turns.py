@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable
@@ -50,7 +49,6 @@ class Bench:
         found: dict[str, list[Any]] = {side: [] for side in sides}
         others = []
         for i in range(self.rounds):
-            time.sleep(1)  # a side may still be at work after its answer
             others.append(busy())
             for side, measure in sides.items():
                 found[side].append(measure())

@@ -137,23 +137,22 @@ def parts(bench: Bench) -> Iterator[Row]:
     for batch, bar in ((1, 0.3), (32, 2.0)):
         sides = {side: partial(_parts_of_steps, engine, batch, PROMPT, STEPS + 1) for side, engine in engines.items()}
         found, others = bench.take_turns(sides)
-        times = {side: [[1e3 * second for second in steps] for steps in found[side]] for side in sides}
-        ours = times[OURS]
+        # Without what the network takes: launches, reads or, in the null model that does nothing, no time.
+        steps = {side: [1e3 * (step - network) for step, _, network in times] for side, times in found.items()}
+        workers = {side: [1e3 * (worker - network) for _, worker, network in times] for side, times in found.items()}
         figures = {
-            "step": [step for step, _, _ in ours],
-            "launches": [launches for _, _, launches in ours],
-            "worker without launches": [worker - launches for _, worker, launches in ours],
-            "step of a null model": [step for step, _, _ in times["null"]],
-            "worker of a null model": [worker for _, worker, _ in times["null"]],
-            "step of a null model, without its reads": [step - reads for step, _, reads in times["reading"]],
-            "worker of a null model, without its reads": [worker - reads for _, worker, reads in times["reading"]],
+            "step": [1e3 * step for step, _, _ in found[OURS]],
+            "launches": [1e3 * launches for _, _, launches in found[OURS]],
+            "worker without launches": workers[OURS],
+            "step of a null model": steps["null"],
+            "worker of a null model": workers["null"],
+            "step of a null model, without its reads": steps["reading"],
+            "worker of a null model, without its reads": workers["reading"],
         }
         bars = []
         for side, what in (("null", "that does nothing"), ("reading", "that reads as much memory")):
-            added = [
-                step - launches - (null - reads) for (step, _, launches), (null, _, reads) in zip(ours, times[side])
-            ]
-            bars.append(Bar(f"beside kernels and a null model {what}", bar, statistics.median(added), at_most=True, unit="ms"))  # fmt: skip
+            added = statistics.median(ours - null for ours, null in zip(steps[OURS], steps[side]))
+            bars.append(Bar(f"beside kernels and a null model {what}", bar, added, at_most=True, unit="ms"))
         yield Row(f"parts of a step, batch {batch}", "ms", figures, bars, busy=others)
 
 
