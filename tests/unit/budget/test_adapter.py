@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.checkpoints import SMALL, make_tokenizer
+from tests.conftest import ROOT
 from tests.unit.budget.budgets import BUDGET, Cost, allocations, counted
 from vllm_mindspore.matrix import row_for_installed_vllm
 
@@ -21,7 +22,7 @@ SEQS, PROMPT, CHUNK = 32, 40, 512
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """An engine in this process."""
+    """An engine in this process, with a worker of the bench's."""
     from transformers import LlamaConfig
 
     folder = tmp_path_factory.mktemp("config")
@@ -32,12 +33,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         patch.setenv("VLLM_USE_V1", "1")
+        patch.syspath_prepend(ROOT / "ci/bench")
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         yield LLMEngine.from_engine_args(
             EngineArgs(
-                model=str(folder), worker_cls="ci.bench.bench_workers.NullWorker", dtype="bfloat16", max_model_len=2048,
+                model=str(folder), worker_cls="bench_workers.NullWorker", dtype="bfloat16", max_model_len=2048,
                 max_num_batched_tokens=CHUNK, max_num_seqs=SEQS, enable_prefix_caching=False, disable_log_stats=True,
             )
         )  # fmt: skip
