@@ -8,15 +8,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import openai
 import psutil
 
 from tests.engines import environment
 
 READY_WITHIN = 240
+MODEL = "smollm2"
+"""What the servers of the tests call the demo model."""
+QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 
 
 def executable(name: str) -> str:
@@ -107,3 +113,27 @@ class Server:
         for process in self.processes():
             process.kill()
         self.process.wait(30)
+
+
+@contextmanager
+def serving(command: Sequence[str], log: Path, port: int | None = None) -> Iterator[Server]:
+    """A `Server` that is ready, and nothing of it afterwards."""
+    server = Server(command, log, port)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.kill()
+
+
+def vllm_serve(model: Path) -> list[str]:
+    return [executable("vllm"), "serve", str(model), "--served-model-name", MODEL]
+
+
+def connect(server: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0)
+
+
+def chat(client: openai.OpenAI, **options: Any) -> Any:
+    messages = [{"role": "user", "content": QUESTION}]
+    return client.chat.completions.create(**{"model": MODEL, "messages": messages, "temperature": 0, **options})

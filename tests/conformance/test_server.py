@@ -7,54 +7,43 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
 
-from tests.serving import Server, executable
+from tests.serving import ANSWER, MODEL, Server, chat, connect, serving, vllm_serve
 
 pytestmark = pytest.mark.slow
 
-MODEL = "smollm2"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 STREAMS = 16
 BLOCKS = 256
+CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
 
 
 @pytest.fixture(scope="module")
 def server(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(
-        [executable("vllm"), "serve", str(demo_model), "--served-model-name", MODEL, "--max-model-len", "1024",
-         "--max-num-seqs", str(STREAMS), "--num-gpu-blocks-override", str(BLOCKS)],
-        tmp_path_factory.mktemp("server") / "log",
-    )  # fmt: skip
-    try:
-        server.wait_until_ready()
+    limits = ["--max-model-len", "1024", "--max-num-seqs", str(STREAMS), "--num-gpu-blocks-override", str(BLOCKS)]
+    tools = ["--enable-auto-tool-choice", "--tool-call-parser", "pythonic"]
+    with serving([*vllm_serve(demo_model), *limits, *tools], tmp_path_factory.mktemp("server") / "log") as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0)
-
-
-def chat(client: openai.OpenAI, **options: Any) -> Any:
-    return client.chat.completions.create(**{"model": MODEL, "messages": QUESTION, "temperature": 0, **options})
+    return connect(server)
 
 
 def test_it_answers_a_question(client: openai.OpenAI) -> None:
     answer = chat(client)
-    assert answer.choices[0].message.content == "The capital of France is Paris."
+    assert answer.choices[0].message.content == ANSWER
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens == 8
 
 
 def test_a_stream_brings_the_same_piece_by_piece(client: openai.OpenAI) -> None:
     pieces = [chunk.choices[0].delta.content or "" for chunk in chat(client, stream=True)]
-    assert "".join(pieces) == "The capital of France is Paris."
+    assert "".join(pieces) == ANSWER
     assert len([piece for piece in pieces if piece]) > 4
 
 
@@ -63,6 +52,31 @@ def test_logprobs_come_with_an_answer(client: openai.OpenAI) -> None:
     for entry in entries:
         assert entry.logprob == max(top.logprob for top in entry.top_logprobs)
         assert len(entry.top_logprobs) == 3
+
+
+def test_logprobs_come_with_a_prompt_that_is_echoed(client: openai.OpenAI) -> None:
+    completion = client.completions.create(
+        model=MODEL, prompt="one two three", max_tokens=3, temperature=0, logprobs=2, echo=True
+    )
+    logprobs = completion.choices[0].logprobs
+    assert completion.choices[0].text.startswith("one two three")
+    assert logprobs.token_logprobs[0] is None
+    assert len(logprobs.tokens) == 6
+    assert all(value <= 0 for value in logprobs.token_logprobs[1:])
+
+
+def test_a_named_tool_is_called_with_arguments_of_its_schema(client: openai.OpenAI) -> None:
+    answer = chat(
+        client, tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "weather"}}, max_tokens=40
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
+
+
+def test_a_request_may_offer_tools_and_get_words(client: openai.OpenAI) -> None:
+    answer = chat(client, tools=[WEATHER], tool_choice="auto", max_tokens=40)
+    assert answer.choices[0].message.content or answer.choices[0].message.tool_calls
 
 
 def test_an_answer_obeys_a_json_schema(client: openai.OpenAI) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.serving import Server
+from tests.serving import ANSWER, serving
 
 pytestmark = pytest.mark.slow
 
@@ -32,14 +32,10 @@ def test_what_make_serve_starts_answers_as_the_readme_says(demo_model: Path, tmp
     environment = Path(sys.prefix)
     # With the environment of this test, as it is: -o keeps make from installing it anew.
     make = ["make", "-C", str(ROOT), f"VENV={environment}", "-o", f"{environment}/.installed", "serve"]
-    server = Server(make, tmp_path / "log", PORT)
-    try:
-        server.wait_until_ready()
+    with serving(make, tmp_path / "log", PORT) as server:
         assert "Application startup complete" in server.log()
         for command in (["bash", "-c", curl], [sys.executable, "-c", program]):
             done = subprocess.run(command, capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, done.stderr
-            assert "The capital of France is Paris." in done.stdout
+            assert ANSWER in done.stdout
         assert server.terminate() == []
-    finally:
-        server.kill()

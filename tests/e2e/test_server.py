@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,10 @@ import httpx
 import openai
 import pytest
 
-from tests.serving import Server, executable
+from tests.serving import MODEL, Server, chat, connect, executable, serving, vllm_serve
 
 pytestmark = pytest.mark.slow
 
-MODEL = "smollm2"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 STREAMS = 32
 BLOCKS = 256
 """Of the KV cache: few, so that all of them have been written before memory is looked at."""
@@ -26,48 +23,9 @@ BLOCKS = 256
 
 @pytest.fixture(scope="module")
 def server(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(
-        [executable("vllm"), "serve", str(demo_model), "--served-model-name", MODEL, "--max-model-len", "1024",
-         "--max-num-seqs", str(STREAMS), "--num-gpu-blocks-override", str(BLOCKS), "--enable-auto-tool-choice", "--tool-call-parser", "pythonic"],
-        tmp_path_factory.mktemp("server") / "log",
-    )  # fmt: skip
-    try:
-        server.wait_until_ready()
+    limits = ["--max-model-len", "1024", "--max-num-seqs", str(STREAMS), "--num-gpu-blocks-override", str(BLOCKS)]
+    with serving([*vllm_serve(demo_model), *limits], tmp_path_factory.mktemp("server") / "log") as server:
         yield server
-    finally:
-        server.kill()
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0)
-
-
-def chat(client: openai.OpenAI, **options: Any) -> Any:
-    return client.chat.completions.create(**{"model": MODEL, "messages": QUESTION, "temperature": 0, **options})
-
-
-def test_it_answers_a_question(client: openai.OpenAI) -> None:
-    answer = chat(client)
-    assert answer.choices[0].message.content == "The capital of France is Paris."
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.usage.completion_tokens == 8
-
-
-def test_a_tool_is_called(client: openai.OpenAI) -> None:
-    parameters = {
-        "type": "object",
-        "properties": {"city": {"enum": ["Paris", "Rome"]}},
-        "required": ["city"],
-        "additionalProperties": False,
-    }
-    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
-    answer = chat(
-        client, tools=[tool], tool_choice={"type": "function", "function": {"name": "weather"}}, max_tokens=60
-    )
-    call = answer.choices[0].message.tool_calls[0].function
-    assert call.name == "weather"
-    assert set(json.loads(call.arguments)) == {"city"}
 
 
 def test_tokens_go_there_and_back(server: Server) -> None:
@@ -88,11 +46,9 @@ def test_tokens_go_there_and_back(server: Server) -> None:
     ],
     ids=["prompt too long", "too many tokens", "negative temperature", "broken regex", "unknown model"],
 )
-def test_a_bad_request_gets_a_proper_error(
-    client: openai.OpenAI, options: dict[str, Any], status: int, said: str
-) -> None:
+def test_a_bad_request_gets_a_proper_error(server: Server, options: dict[str, Any], status: int, said: str) -> None:
     with pytest.raises(openai.APIStatusError, match=said) as caught:
-        chat(client, **options)
+        chat(connect(server), **options)
     assert caught.value.status_code == status
 
 
