@@ -17,7 +17,8 @@ Op mla, fused_add_topk_div, moe_init_routing, grouped_matmul, moe_token_unpermut
 const char* vms_available_isa(int);
 int vms_set_isa(const char*);
 void vms_set_num_threads(int);
-int vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts, int64_t k, int from, int to, int interleaved, void* out);
+int vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts, int64_t k, int from, int to, int interleaved, void* out,
+                    const float* const* scales);
 }
 
 namespace {
@@ -123,7 +124,7 @@ Tensor packed(std::vector<Tensor*> parts, Dtype from, Dtype to, bool interleaved
   for (Tensor* part : parts) data.push_back(part->bytes.data()), rows.push_back(part->shape[0]), n += part->shape[0];
   const int64_t panels = interleaved ? (n / 2 + 15) / 16 : (n + 31) / 32;
   Tensor t(to == kFloat32 ? std::vector<int64_t>{panels, k, 32} : std::vector<int64_t>{panels, (k + 1) / 2, 32, 2}, kNames[to]);
-  vms_pack_weight(data.data(), rows.data(), static_cast<int64_t>(rows.size()), k, from, to, interleaved, t.bytes.data());
+  vms_pack_weight(data.data(), rows.data(), static_cast<int64_t>(rows.size()), k, from, to, interleaved, t.bytes.data(), nullptr);
   return t;
 }
 

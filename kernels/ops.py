@@ -407,9 +407,15 @@ def capture(network: nn.Cell, inputs: Sequence[Tensor]) -> LaunchCapture:
     return LaunchCapture(network, inputs)
 
 
-def pack_weight(arrays: Sequence[np.ndarray[Any, Any]], dtype: str, src_dtype: str, interleave: bool = False) -> Tensor:
+def pack_weight(
+    arrays: Sequence[np.ndarray[Any, Any]],
+    dtype: str,
+    src_dtype: str,
+    interleave: bool = False,
+    scales: Sequence[np.ndarray[Any, Any]] | None = None,
+) -> Tensor:
     """A weight in the order in which the kernels read it, as a tensor of `dtype`; see `library.pack_weight`."""
-    return _tensor(library.pack_weight(arrays, dtype, src_dtype, interleave), dtype)
+    return _tensor(library.pack_weight(arrays, dtype, src_dtype, interleave, scales=scales), dtype)
 
 
 class PackedWeights:
@@ -427,9 +433,15 @@ class PackedWeights:
         self._array = library.room_for_weight((groups, *library.packed_shape(n, k, dtype, interleave)), dtype)
         self._dtype, self._interleave = dtype, interleave
 
-    def put(self, group: int, arrays: Sequence[np.ndarray[Any, Any]], src_dtype: str) -> None:
+    def put(
+        self,
+        group: int,
+        arrays: Sequence[np.ndarray[Any, Any]],
+        src_dtype: str,
+        scales: Sequence[np.ndarray[Any, Any]] | None = None,
+    ) -> None:
         """Pack the weight of one group; see `library.pack_weight`."""
-        library.pack_weight(arrays, self._dtype, src_dtype, self._interleave, out=self._array[group])
+        library.pack_weight(arrays, self._dtype, src_dtype, self._interleave, out=self._array[group], scales=scales)
 
     def tensor(self) -> Tensor:
         """`[groups, ...]`, once all are there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,55 @@ def make_checkpoint(folder: Path, architecture: str, dtype: str = "float32", **o
     half.config.torch_dtype = dtype
     half.save_pretrained(folder, **saving)
     return model
+
+
+def save_as_int8(folder: Path, model: Any, *, packed: bool, dtype: str = "bfloat16") -> None:
+    """Save a model in float32 as compressed-tensors does, linear layers but for the head in int8; in `model` they become what is saved.
+
+    Packed it is what is called W8A16, otherwise W8A8.
+    """
+    from safetensors.torch import save_file
+
+    state = {name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear) or name == "lm_head" or name.endswith(".gate"):
+            continue
+        scale = (module.weight.detach().abs().amax(1, keepdim=True) / 127.5).to(getattr(torch, dtype))
+        numbers = (module.weight.detach() / scale.float()).round().clamp(-128, 127)
+        module.weight.data = numbers * scale.float()
+        del state[f"{name}.weight"]
+        state[f"{name}.weight_scale"] = scale
+        if not packed:
+            state[f"{name}.weight"] = numbers.to(torch.int8)
+            continue
+        rows, columns = numbers.shape
+        bytes_ = torch.nn.functional.pad(numbers + 128, (0, -columns % 4)).to(torch.uint8)
+        state[f"{name}.weight_packed"] = bytes_.view(torch.int32)
+        state[f"{name}.weight_shape"] = torch.tensor([rows, columns])
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    folder.mkdir(exist_ok=True)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    numbers_of = {"num_bits": 8, "type": "int", "symmetric": True}
+    group = {
+        "targets": ["Linear"],
+        "weights": {**numbers_of, "strategy": "channel", "dynamic": False},
+        "input_activations": None if packed else {**numbers_of, "strategy": "token", "dynamic": True},
+        "output_activations": None,
+    }
+    config = {
+        **model.config.to_dict(),
+        "torch_dtype": dtype,
+        "quantization_config": {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized" if packed else "int-quantized",
+            "quantization_status": "compressed",
+            "config_groups": {"group_0": group},
+            "ignore": ["lm_head", "re:.*\\.gate$"],
+            "kv_cache_scheme": None,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def round_weights(model: Any, dtype: str) -> None:

@@ -6,11 +6,11 @@ Files are memory-mapped and each weight is packed straight from its file, so the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -94,6 +94,27 @@ def _folder(path_or_id: str, revision: str | None, download_dir: str | None) -> 
     raise UserError(f"{path_or_id} has neither {_SAFETENSORS} nor {_PICKLES} on the Hugging Face hub.")
 
 
+class _Stored(NamedTuple):
+    """Matrices as they are in the file, or as they lie packed in it."""
+
+    arrays: list[np.ndarray[Any, Any]]
+    dtype: str
+    scales: list[np.ndarray[Any, Any]] | None
+    """Of int8: what the numbers of each row are multiples of."""
+
+    def in_order(self, order: Sequence[np.ndarray[Any, Any] | None]) -> _Stored:
+        def sort(parts: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+            return [part if wanted is None else part[wanted] for part, wanted in zip(parts, order)]
+
+        return _Stored(sort(self.arrays), self.dtype, self.scales and sort(self.scales))
+
+    def widened(self) -> _Stored:
+        """What int8 stands for, in float32; anything else as it is."""
+        if self.scales is None:
+            return self
+        return _Stored([array * scale[:, None] for array, scale in zip(self.arrays, self.scales)], "float32", None)
+
+
 class Checkpoint:
     """Tensors of a folder by name; the `Weights` that networks ask."""
 
@@ -153,42 +174,44 @@ class Checkpoint:
         dtype: str | None = None,
     ) -> ms.Tensor:
         """See `models.weights.Weights`."""
-        read, stored = self._stored(names, rows, columns)
-        arrays = read
+        read = self._stored(names, rows, columns)
+        target = dtype or self._dtype_of(names[0])
+        weight = read if target == "int8" else read.widened()
         if order is not None:
-            arrays = [array if wanted is None else array[wanted] for array, wanted in zip(read, order)]
+            weight = weight.in_order(order)
         with self._refusing_infinity(names):
-            packed = ops.pack_weight(arrays, dtype or self._weight_dtype, stored, interleave)
-        self._progress.update(sum(array.nbytes for array in arrays))
-        ops.forget(read)
+            packed = ops.pack_weight(weight.arrays, target, weight.dtype, interleave, weight.scales)
+        self._finish(read)
         return packed
 
     def matrices(
         self, names: Sequence[Sequence[str]], rows: Sequence[int], columns: int, *, interleave: bool = False
     ) -> ms.Tensor:
         """See `models.weights.Weights`."""
-        packed = ops.PackedWeights(len(names), sum(rows), columns, self._weight_dtype, interleave)
+        target = self._dtype_of(names[0][0])
+        packed = ops.PackedWeights(len(names), sum(rows), columns, target, interleave)
         for group, parts in enumerate(names):
-            arrays, stored = self._stored(parts, rows, columns)
+            read = self._stored(parts, rows, columns)
+            weight = read if target == "int8" else read.widened()
             with self._refusing_infinity(parts):
-                packed.put(group, arrays, stored)
-            self._progress.update(sum(array.nbytes for array in arrays))
-            ops.forget(arrays)
+                packed.put(group, weight.arrays, weight.dtype, weight.scales)
+            self._finish(read)
         return packed.tensor()
 
     def heads(
         self, name: str, heads: int, rows: int, columns: int, part: slice, *, transpose: bool = False
     ) -> ms.Tensor:
         """See `models.weights.Weights`."""
-        (whole,), stored = self._stored([name], [heads * rows], columns)
+        read = self._stored([name], [heads * rows], columns)
+        (whole,), stored, _ = read.widened()
         parts = whole.reshape(heads, rows, columns)[:, part]
         n, k = (columns, parts.shape[1]) if transpose else (parts.shape[1], columns)
         packed = ops.PackedWeights(heads, n, k, self._dtype)
         with self._refusing_infinity([name]):
             for head, matrix in enumerate(parts):
                 packed.put(head, [np.ascontiguousarray(matrix.T if transpose else matrix)], stored)
-        self._progress.update(parts.nbytes)
-        ops.forget([whole])
+        self._progress.update(read.arrays[0].reshape(heads, rows, columns)[:, part].nbytes)
+        ops.forget(read.arrays)
         return packed.tensor()
 
     def vector(self, names: Sequence[str], sizes: Sequence[int]) -> ms.Tensor:
@@ -205,15 +228,42 @@ class Checkpoint:
             raise self._not_finite(names)
         return ms.Tensor.from_numpy(joined)
 
-    def _stored(
-        self, names: Sequence[str], rows: Sequence[int], columns: int
-    ) -> tuple[list[np.ndarray[Any, Any]], str]:
-        """Matrices as they are in the file, and their dtype."""
-        parts = [self._read(name, (n, columns)) for name, n in zip(names, rows)]
-        dtypes = {dtype for _, dtype in parts}
+    def _stored(self, names: Sequence[str], rows: Sequence[int], columns: int) -> _Stored:
+        parts = [
+            self._read_int8(name, n, columns) if self._is_int8(name) else (*self._read(name, (n, columns)), None)
+            for name, n in zip(names, rows)
+        ]
+        dtypes = {dtype for _, dtype, _ in parts}
         if len(dtypes) > 1:
-            raise UserError(f"{self._where[names[0]]}: {', '.join(names)} have different dtypes, they must have one.")
-        return [array for array, _ in parts], dtypes.pop()
+            raise UserError(f"{self.folder}: {', '.join(names)} have different dtypes, they must have one.")
+        scales = [scale for *_, scale in parts if scale is not None]
+        return _Stored([array for array, *_ in parts], dtypes.pop(), scales or None)
+
+    def _finish(self, read: _Stored) -> None:
+        self._progress.update(sum(array.nbytes for array in read.arrays))
+        ops.forget(read.arrays)
+
+    def _is_int8(self, name: str) -> bool:
+        """Whether the checkpoint holds it as compressed-tensors does."""
+        return f"{name}_scale" in self._where
+
+    def _dtype_of(self, name: str) -> str:
+        """That a matrix is packed to."""
+        return "int8" if self._is_int8(name) else self._weight_dtype
+
+    def _read_int8(self, name: str, rows: int, columns: int) -> tuple[np.ndarray[Any, Any], str, np.ndarray[Any, Any]]:
+        """`[rows, columns]` of int8 and a scale for each row, stored by compressed-tensors: plainly, or four numbers to an int32, plus 128."""
+        packed = f"{name}_packed"
+        if packed in self._where:
+            words = self._tensor(packed, (rows, -(-columns // 4)), {torch.int32: "int32"}).numpy()
+            numbers = (words.view(np.uint8)[:, :columns] ^ 0x80).view(np.int8)
+            ops.forget([words])
+        else:
+            numbers = self._tensor(name, (rows, columns), {torch.int8: "int8"}).numpy()
+        scale = self._tensor(f"{name}_scale", (rows, 1), _STORAGE).float().numpy().ravel()
+        # What else is stored beside: the shape of packed numbers, and the scale that activations were to have.
+        self._unread -= {f"{name}_shape", f"{name.rpartition('.')[0]}.input_scale"}
+        return numbers, "int8", scale
 
     @contextmanager
     def _refusing_infinity(self, names: Sequence[str]) -> Iterator[None]:
@@ -223,14 +273,21 @@ class Checkpoint:
             raise self._not_finite(names) from None
 
     def _not_finite(self, names: Sequence[str]) -> UserError:
-        files = ", ".join(sorted({str(self._where[name]) for name in names}))
+        files = ", ".join(sorted({str(self._where.get(name, self.folder)) for name in names}))
         return UserError(
             f"{files}: {', '.join(names)} holds a value that is not a finite number in {self._dtype}: "
             "the file is damaged, fetch it again (or choose another --dtype, if it was converted)."
         )
 
     def _read(self, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], str]:
-        """A tensor as numpy sees it, and its dtype."""
+        """A tensor of floats as numpy sees it, and its dtype."""
+        tensor = self._tensor(name, shape, _STORAGE)
+        dtype = _STORAGE[tensor.dtype]
+        if dtype == "bfloat16":
+            return tensor.view(torch.int16).numpy().view(np.uint16), dtype
+        return tensor.numpy(), dtype
+
+    def _tensor(self, name: str, shape: tuple[int, ...], dtypes: Mapping[torch.dtype, str]) -> torch.Tensor:
         file = self._where.get(name)
         if file is None:
             raise UserError(f"{self.folder} has no tensor {name} in its weights: fetch the checkpoint again.")
@@ -241,15 +298,11 @@ class Checkpoint:
             raise UserError(
                 f"{file}: {name} has the shape {list(tensor.shape)}, where config.json asks for {list(shape)}: they are of different models."
             )
-        dtype = _STORAGE.get(tensor.dtype)
-        if dtype is None:
+        if tensor.dtype not in dtypes:
             raise UserError(
-                f"{file}: {name} has the dtype {str(tensor.dtype).rpartition('.')[2]}, only {', '.join(_STORAGE.values())} can be read."
+                f"{file}: {name} has the dtype {str(tensor.dtype).rpartition('.')[2]}, only {', '.join(dtypes.values())} can be read."
             )
-        tensor = tensor.contiguous()
-        if dtype == "bfloat16":
-            return tensor.view(torch.int16).numpy().view(np.uint16), dtype
-        return tensor.numpy(), dtype
+        return tensor.contiguous()
 
     def _list_files(self) -> list[Path]:
         for stem in (_SAFETENSORS, _PICKLES):

@@ -78,6 +78,7 @@ def load() -> ctypes.CDLL:
         number,
         number,
         pointer,
+        pointer,
     ]
     library.vms_set_num_threads(_wanted_threads())
     return library
@@ -145,6 +146,7 @@ def pack_weight(
     src_dtype: str,
     interleave: bool = False,
     out: np.ndarray[Any, Any] | None = None,
+    scales: Sequence[np.ndarray[Any, Any]] | None = None,
 ) -> np.ndarray[Any, Any]:
     """Bring a weight into the order in which the matrix products read it, reading the source once.
 
@@ -154,6 +156,7 @@ def pack_weight(
         src_dtype: of the source.
         interleave: the two arrays are the gate and the up projection of a gated MLP.
         out: where the result goes, if it has a place already.
+        scales: of int8 arrays, a float32 `[n_i]` for each: what a row's numbers are multiples of. They are packed as they are.
 
     Returns:
         An array of `packed_shape` in `storage(dtype)`.
@@ -173,6 +176,12 @@ def pack_weight(
     if interleave and (len(arrays) != 2 or arrays[0].shape != arrays[1].shape):
         raise ValueError("an interleaved weight has two parts of one shape")
     rows = [len(array) for array in arrays]
+    if (src_dtype == "int8") != (scales is not None) or (scales is not None and dtype != "int8"):
+        raise ValueError("int8 arrays have scales, and are packed as int8")
+    if any(
+        one.dtype != np.float32 or one.shape != (n,) or not one.flags.c_contiguous for one, n in zip(scales or (), rows)
+    ):
+        raise ValueError("there is a scale in float32 for each row")
     shape = packed_shape(sum(rows), k, dtype, interleave)
     packed = room_for_weight(shape, dtype) if out is None else out
     if packed.shape != shape or packed.dtype != storage(dtype) or not packed.flags.c_contiguous:
@@ -186,6 +195,7 @@ def pack_weight(
         _DTYPES[dtype],
         interleave,
         packed.ctypes.data,
+        (ctypes.c_void_p * len(arrays))(*(one.ctypes.data for one in scales)) if scales else None,
     )
     if not all_finite:
         raise NotFinite("a weight holds a value that is not a finite number")

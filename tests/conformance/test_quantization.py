@@ -1,4 +1,4 @@
-"""int8 weights, made of a float checkpoint as it is loaded: hardly worse than the checkpoint itself."""
+"""int8 weights: made of a float checkpoint as it is loaded, hardly worse than the checkpoint itself; or read, as compressed-tensors stores them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.engines import answer, generate, started, token_prompts
+from tests.checkpoints import make_model, make_tokenizer, round_weights, save_as_int8
+from tests.engines import answer, generate, started, token_prompts, tokens
 from tests.reference import Reference
 
 pytestmark = pytest.mark.slow
@@ -42,3 +44,19 @@ def test_the_perplexity_of_a_text_is_within_one_percent(llm: Any, reference: Ref
 
 def test_the_model_answers_through_its_chat_template(llm: Any) -> None:
     assert "Paris" in answer(llm, "What is the capital of France?")
+
+
+def test_a_checkpoint_in_int8_gives_the_logprobs_of_what_it_stands_for(tmp_path: Path) -> None:
+    model = make_model("LlamaForCausalLM")
+    round_weights(model, "bfloat16")
+    save_as_int8(tmp_path, model, packed=False)
+    make_tokenizer(tmp_path)
+    prompt = [5, 17, 3, 88, 41, 9]
+    with started(tmp_path, max_model_len=96, max_num_seqs=4, num_gpu_blocks_override=64) as llm:
+        (output,) = generate(llm, token_prompts([prompt]), logprobs=3, max_tokens=20, ignore_eos=True, detokenize=False)
+    produced = tokens(output)
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *produced]])).logits[0]
+    for row, found in zip(logits[len(prompt) - 1 :].log_softmax(-1), output.outputs[0].logprobs):
+        for token, entry in found.items():
+            assert entry.logprob == pytest.approx(float(row[token]), abs=0.1)  # the KV cache is bfloat16

@@ -21,6 +21,10 @@ CONFIG = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
     "max_position_embeddings": 16384, "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": True,
 }  # fmt: skip
+FOUR_BITS = {
+    "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed", "ignore": ["lm_head"],
+    "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}}},
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +191,7 @@ def test_asking_for_v1_and_for_what_it_lacks_is_refused(
         ),
         ({"architectures": ["NobodysForCausalLM"]}, "no network for NobodysForCausalLM"),
         ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"quantization_config": FOUR_BITS}, "config_groups.group_0.weights.num_bits = 4, it must be 8."),
         ({"num_key_value_heads": 3, "num_attention_heads": 4}, "num_key_value_heads"),
     ],
 )

@@ -12,6 +12,7 @@ from vllm_mindspore.models.config_reader import ConfigReader
 from vllm_mindspore.models.mla_config import MlaConfig, read_mla
 from vllm_mindspore.models.moe_config import MoeConfig, read_moe
 from vllm_mindspore.models.registry import supported_architectures
+from vllm_mindspore.models.stored_weights import check_stored_weights
 
 _DTYPES = ("bfloat16", "float16", "float32")
 
@@ -97,6 +98,7 @@ class ModelConfig:
             raise reader.illegal("hidden_act", "silu")
         if reader.get("partial_rotary_factor", 1.0) != 1.0:
             raise reader.illegal("partial_rotary_factor", "1.0")
+        check_stored_weights(reader)
         num_layers, hidden_size = reader.count("num_hidden_layers"), reader.count("hidden_size")
         num_heads = reader.count("num_attention_heads")
         mla = read_mla(reader) if architecture.startswith("Deepseek") else None

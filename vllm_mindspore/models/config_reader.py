@@ -45,7 +45,11 @@ class ConfigReader:
         return UserError(f"{self._where} has no {key}: add it, or fetch the checkpoint again.")
 
     def illegal(self, key: str, expected: str) -> UserError:
-        return UserError(f"{self._where} has {key} = {self.get(key)!r}, it must be {expected}.")
+        return self.refused(key, self.get(key), expected)
+
+    def refused(self, key: str, value: Any, expected: str) -> UserError:
+        """Of a key that may lie within others, joined by dots."""
+        return UserError(f"{self._where} has {key} = {value!r}, it must be {expected}.")
 
     def count(self, key: str) -> int:
         value = self.get(key)

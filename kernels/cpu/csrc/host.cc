@@ -23,8 +23,9 @@ HOST(void) vms_set_num_threads(int threads) { set_team_size(threads); }
 
 // 1 if all values of the result are finite.
 HOST(int)
-vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts, int64_t k, int from, int to, int interleaved, void* out) {
-  return pack_weight({parts, rows, num_parts, k, static_cast<Dtype>(from), static_cast<Dtype>(to), interleaved != 0, out});
+vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts, int64_t k, int from, int to, int interleaved, void* out,
+                const float* const* scales) {
+  return pack_weight({parts, rows, num_parts, k, static_cast<Dtype>(from), static_cast<Dtype>(to), interleaved != 0, out, scales});
 }
 
 HOST(void) vms_capture_begin() { capture_begin(); }

@@ -1,6 +1,6 @@
 // Products with int8 weights, which have a scale for each output feature.
 //
-// Rows are rounded to int16, in pieces of at most 512 inputs with a scale each. 127 * 32767 * 512 is below 2^31, so that a piece is
+// Rows are rounded to int16, in pieces of at most 512 inputs with a scale each. 128 * 32767 * 512 is below 2^31, so that a piece is
 // summed in int32 without any rounding, and multiplied by the scales afterwards.
 
 struct I8 {

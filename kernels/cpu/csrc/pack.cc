@@ -67,16 +67,27 @@ struct Format<Dtype::f16> {
   }
 };
 
-// The row that a lane of a panel takes, or null past the end.
-const char* row_of(const PackWeight& op, int64_t panel, int64_t lane, int64_t row_bytes) {
+// Where the row is that a lane of a panel takes.
+struct Place {
+  int64_t part, row;
+};
+
+// With the part -1 past the end.
+Place place_of(const PackWeight& op, int64_t panel, int64_t lane) {
   if (op.interleaved) {
     const int64_t row = panel * (kPanel / 2) + lane % (kPanel / 2), part = lane / (kPanel / 2);
-    return row < op.rows[part] ? static_cast<const char*>(op.parts[part]) + row * row_bytes : nullptr;
+    return row < op.rows[part] ? Place{part, row} : Place{-1, 0};
   }
   int64_t row = panel * kPanel + lane;
   for (int64_t part = 0; part < op.num_parts; row -= op.rows[part++])
-    if (row < op.rows[part]) return static_cast<const char*>(op.parts[part]) + row * row_bytes;
-  return nullptr;
+    if (row < op.rows[part]) return {part, row};
+  return {-1, 0};
+}
+
+// The row that a lane of a panel takes, or null past the end.
+const char* row_of(const PackWeight& op, int64_t panel, int64_t lane, int64_t row_bytes) {
+  const Place place = place_of(op, panel, lane);
+  return place.part < 0 ? nullptr : static_cast<const char*>(op.parts[place.part]) + place.row * row_bytes;
 }
 
 template <Dtype from, Dtype to>
@@ -110,13 +121,39 @@ bool pack_panel(const PackWeight& op, int64_t panel) {
   return !infinite;
 }
 
+// A panel of int8: scales, then values.
+struct Int8Panel {
+  float* scales;
+  int8_t* values;
+
+  Int8Panel(const PackWeight& op, int64_t panel) {
+    char* out = static_cast<char*>(op.out) + panel * panel_bytes(Dtype::i8, op.k);
+    scales = reinterpret_cast<float*>(out);
+    values = reinterpret_cast<int8_t*>(out + kScaleBytes);
+  }
+
+  int8_t& value(int64_t lane, int64_t k) { return values[(k / 2 * kPanel + lane) * 2 + k % 2]; }
+};
+
+// Values that are int8 already, and their rows' scales.
+bool copy_int8_panel(const PackWeight& op, int64_t panel) {
+  Int8Panel out(op, panel);
+  bool finite = true;
+  for (int64_t lane = 0; lane < kPanel; ++lane) {
+    const Place place = place_of(op, panel, lane);
+    const int8_t* row = place.part < 0 ? nullptr : static_cast<const int8_t*>(op.parts[place.part]) + place.row * op.k;
+    out.scales[lane] = row ? op.scales[place.part][place.row] : 0.0f;
+    finite &= std::isfinite(out.scales[lane]);
+    for (int64_t k = 0; k < even(op.k); ++k) out.value(lane, k) = row && k < op.k ? row[k] : 0;
+  }
+  return finite;
+}
+
 // A row's largest magnitude becomes 127; to nearest even.
 template <Dtype from>
 bool quantize_panel(const PackWeight& op, int64_t panel) {
   using From = typename Format<from>::Storage;
-  char* out = static_cast<char*>(op.out) + panel * panel_bytes(op.to, op.k);
-  float* scales = reinterpret_cast<float*>(out);
-  int8_t* values = reinterpret_cast<int8_t*>(out + kScaleBytes);
+  Int8Panel out(op, panel);
   bool finite = true;
   for (int64_t lane = 0; lane < kPanel; ++lane) {
     const char* row = row_of(op, panel, lane, op.k * static_cast<int64_t>(sizeof(From)));
@@ -131,9 +168,9 @@ bool quantize_panel(const PackWeight& op, int64_t panel) {
       largest = std::max(largest, std::fabs(value(k)));
     }
     const bool zero = !(largest > 1e-30f);
-    scales[lane] = zero ? 0.0f : largest / 127.0f;
+    out.scales[lane] = zero ? 0.0f : largest / 127.0f;
     const float inverse = zero ? 0.0f : 127.0f / largest;
-    for (int64_t k = 0; k < even(op.k); ++k) values[(k / 2 * kPanel + lane) * 2 + k % 2] = static_cast<int8_t>(std::lrint(value(k) * inverse));
+    for (int64_t k = 0; k < even(op.k); ++k) out.value(lane, k) = static_cast<int8_t>(std::lrint(value(k) * inverse));
   }
   return finite;
 }
@@ -162,7 +199,7 @@ bool pack_weight(const PackWeight& op) {
       case Dtype::bf16: good = pack_from<Dtype::bf16>(op, panel); break;
       case Dtype::f16: good = pack_from<Dtype::f16>(op, panel); break;
       case Dtype::f32: good = pack_from<Dtype::f32>(op, panel); break;
-      case Dtype::i8: good = false; break;  // nothing is made of it
+      case Dtype::i8: good = op.to == Dtype::i8 && copy_int8_panel(op, panel); break;  // nothing else is made of it
     }
     if (!good) finite.store(false, std::memory_order_relaxed);
   });

@@ -12,6 +12,7 @@ struct PackWeight {
   Dtype from, to;
   bool interleaved;  // two parts, of which 16 rows of each make a panel
   void* out;
+  const float* const* scales;  // of int8 parts, [rows[i]] for each
 };
 
 // Whether all values of the result are finite.

@@ -116,6 +116,54 @@ def test_products_of_experts(isa: str, seed: int, n: int, k: int, counts: list[i
         reference.assert_within(result[end - rows : end], *exact_product(x[end - rows : end], weight))
 
 
+@EXAMPLES
+@given(seed=SEEDS, widths=st.lists(st.integers(1, 70), min_size=1, max_size=3), k=INPUTS, interleave=st.booleans())
+def test_weights_that_are_int8_already_keep_their_numbers_and_scales(
+    isa: str, seed: int, widths: list[int], k: int, interleave: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    widths = widths[:1] * 2 if interleave else widths
+    parts = [rng.integers(-128, 128, (n, k), np.int8) for n in widths]
+    scales = [rng.uniform(1e-4, 10, n).astype(np.float32) for n in widths]
+    again = library.pack_weight(parts, "int8", "int8", interleave, scales=scales)
+    # Of numbers up to 127, one of which is in each row, what is made of the floats is the same.
+    for part in parts:
+        part[part == -128] = 127
+        part[:, 0] = 127
+    floats = [part * scale[:, None] for part, scale in zip(parts, scales)]
+    made = library.pack_weight(floats, "int8", "float32", interleave)
+    copied = library.pack_weight(parts, "int8", "int8", interleave, scales=scales)
+    numbers = slice(library.PANEL * 4, None)
+    assert (made[:, numbers] == copied[:, numbers]).all()
+    np.testing.assert_allclose(of_scales(made), of_scales(copied), rtol=1e-6)
+    assert (of_scales(again) == of_scales(copied)).all()
+
+
+def of_scales(packed: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(packed[:, : library.PANEL * 4]).view(np.float32)
+
+
+@pytest.mark.parametrize("k", [512, 513, 1024])
+def test_the_largest_numbers_do_not_overflow(isa: str, k: int) -> None:
+    weight, x = np.full((40, k), -128, np.int8), np.full((3, k), -7.0, np.float32)
+    packed = library.pack_weight([weight], "int8", "int8", scales=[np.full(40, 0.5, np.float32)])
+    (result,) = abi.call("matmul", [x, packed, abi.count(3)], (3, 40))
+    np.testing.assert_allclose(result, np.full((3, 40), 7.0 * 64 * k), rtol=1e-5)
+
+
+def test_int8_without_scales_is_refused() -> None:
+    numbers, scales = np.ones((3, 4), np.int8), [np.ones(3, np.float32)]
+    for dtype, source, given_scales in (
+        ("int8", "int8", None),
+        ("bfloat16", "int8", scales),
+        ("int8", "int8", [np.ones(2, np.float32)]),
+    ):
+        with pytest.raises(ValueError, match="scale"):
+            library.pack_weight([numbers], dtype, source, scales=given_scales)
+    with pytest.raises(NotFinite):
+        library.pack_weight([numbers], "int8", "int8", scales=[np.array([1, np.inf, 1], np.float32)])
+
+
 def test_infinity_is_refused() -> None:
     weight = np.ones((3, 4), np.float32)
     weight[1, 2] = np.inf

@@ -119,14 +119,6 @@ def _complete(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 def _network(around: Surroundings, checkpoint: Checkpoint) -> Iterator[Finding]:
     config = checkpoint.config or {}
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "some method")
-        yield problem(
-            f"{checkpoint.name} has weights quantised by {method}: only bfloat16, float16 and float32 can be read",
-            _other(),
-            {"model"},
-        )
-        return
     dtype = _dtype(around.wanted.dtype, checkpoint)
     try:
         network = ModelConfig.from_hf(config, dtype, checkpoint.folder or checkpoint.name)
@@ -159,7 +151,7 @@ def _complete_rope(checkpoint: Checkpoint, key: str) -> Remedy:
 def _other() -> Remedy:
     return Remedy(
         "vllm-mindspore matrix --json",
-        "lists the architectures under models: choose a checkpoint of one, not quantised",
+        "lists the architectures under models: choose a checkpoint of one, in floats or in int8 by compressed-tensors",
     )
 
 

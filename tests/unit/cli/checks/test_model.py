@@ -50,7 +50,10 @@ def test_the_demo_model_is_fine(machine: Any, demo_model: Path) -> None:
     ("settings", "said"),
     [
         ({"architectures": ["MambaForCausalLM"]}, "has architectures = ['MambaForCausalLM'], it must be one of"),
-        ({"quantization_config": {"quant_method": "awq"}}, "has weights quantised by awq"),
+        (
+            {"quantization_config": {"quant_method": "awq"}},
+            "has quantization_config.quant_method = 'awq', it must be compressed-tensors",
+        ),
         ({"torch_dtype": "float8_e4m3fn"}, "float8_e4m3fn is no dtype that the networks can have"),
     ],
 )
