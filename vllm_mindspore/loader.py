@@ -261,8 +261,9 @@ class Checkpoint:
         else:
             numbers = self._tensor(name, (rows, columns), {torch.int8: "int8"}).numpy()
         scale = self._tensor(f"{name}_scale", (rows, 1), _STORAGE).float().numpy().ravel()
-        # What else is stored beside: the shape of packed numbers, and the scale that activations were to have.
-        self._unread -= {f"{name}_shape", f"{name.rpartition('.')[0]}.input_scale"}
+        # What else may stand beside: the shape of packed numbers, and how activations were to be rounded.
+        layer = name.rpartition(".")[0]
+        self._unread -= {f"{name}_shape", f"{layer}.input_scale", f"{layer}.input_zero_point"}
         return numbers, "int8", scale
 
     @contextmanager

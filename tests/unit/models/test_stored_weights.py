@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import OF_ITS_OWN, SMALL, make_model, round_weights, save_as_int8
 from tests.unit.models.driver import Driver
@@ -18,6 +19,13 @@ from vllm_mindspore.models.config import ModelConfig
 TOKENS = [5, 17, 3, 88, 41, 9, 60, 2, 33]
 INT16_TOLERANCE = 5e-3
 """Of logits of size 10, as rows are rounded to int16 where they meet int8."""
+
+
+def logits_of(folder: Path) -> np.ndarray:
+    from transformers import AutoConfig
+
+    logits, _ = Driver(folder, AutoConfig.from_pretrained(folder), "float32").step({0: TOKENS})
+    return logits
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["int-quantized", "pack-quantized"])
@@ -39,8 +47,7 @@ def test_logits_are_those_of_what_is_stored(
     save_as_int8(tmp_path, model, packed=packed)
     with torch.inference_mode():
         right = model(torch.tensor([TOKENS])).logits[0].numpy()
-    logits, _ = Driver(tmp_path, config_of(tmp_path), "float32").step({0: TOKENS})
-    assert np.abs(logits - right).max() < INT16_TOLERANCE
+    assert np.abs(logits_of(tmp_path) - right).max() < INT16_TOLERANCE
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["int-quantized", "pack-quantized"])
@@ -64,12 +71,6 @@ def test_the_checkpoints_of_these_tests_are_what_compressed_tensors_reads(tmp_pa
 
 
 LINEAR = [f"self_attn.{part}_proj" for part in "qkvo"] + [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
-
-
-def config_of(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(folder)
 
 
 GROUP = {"weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}}
@@ -115,9 +116,20 @@ def test_dense_weights_and_other_formats_of_a_group_are_read() -> None:
         assert ModelConfig.from_hf({**CONFIG, "quantization_config": stored}, "bfloat16", "x").num_layers == 2
 
 
-def test_experts_may_be_stored_in_different_ways(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+def test_how_activations_were_to_be_rounded_is_passed_over(tmp_path: Path) -> None:
+    model = make_model("LlamaForCausalLM")
+    save_as_int8(tmp_path, model, packed=False)
+    before = logits_of(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    for name in [name for name in tensors if name.endswith(".weight_scale")]:
+        layer = name.rpartition(".")[0]
+        tensors |= {f"{layer}.input_scale": torch.tensor([0.1]), f"{layer}.input_zero_point": torch.tensor([3])}
+    save_file(tensors, file, {"format": "pt"})
+    assert (logits_of(tmp_path) == before).all()
 
+
+def test_experts_may_be_stored_in_different_ways(tmp_path: Path) -> None:
     model = make_model("Qwen3MoeForCausalLM", **OF_ITS_OWN["Qwen3MoeForCausalLM"])
     round_weights(model, "bfloat16")
     save_as_int8(tmp_path, model, packed=False)
@@ -129,5 +141,4 @@ def test_experts_may_be_stored_in_different_ways(tmp_path: Path) -> None:
     save_file(tensors, file, {"format": "pt"})
     with torch.inference_mode():
         right = model(torch.tensor([TOKENS])).logits[0].numpy()
-    logits, _ = Driver(tmp_path, config_of(tmp_path), "float32").step({0: TOKENS})
-    assert np.abs(logits - right).max() < INT16_TOLERANCE
+    assert np.abs(logits_of(tmp_path) - right).max() < INT16_TOLERANCE
