@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 CLASSES = {
     "LlamaForCausalLM": ("LlamaConfig", "LlamaForCausalLM"),
@@ -113,8 +115,6 @@ def save_as_int8(folder: Path, model: Any, *, packed: bool, dtype: str = "bfloat
 
     Packed it is what is called W8A16, otherwise W8A8.
     """
-    from safetensors.torch import save_file
-
     state = {name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear) or name == "lm_head" or name.endswith(".gate"):
@@ -155,6 +155,13 @@ def save_as_int8(folder: Path, model: Any, *, packed: bool, dtype: str = "bfloat
         },
     }
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    """Change the tensors of a file."""
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
 
 
 def round_weights(model: Any, dtype: str) -> None:

@@ -134,6 +134,11 @@ def connect(server: Server) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0)
 
 
+def connect_async(server: Server) -> openai.AsyncOpenAI:
+    """For many requests at a time, each of which may take longer."""
+    return openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=180, max_retries=0)
+
+
 def chat(client: openai.OpenAI, **options: Any) -> Any:
     messages = [{"role": "user", "content": QUESTION}]
     return client.chat.completions.create(**{"model": MODEL, "messages": messages, "temperature": 0, **options})

@@ -108,9 +108,9 @@ class _Stored(NamedTuple):
 
         return _Stored(sort(self.arrays), self.dtype, self.scales and sort(self.scales))
 
-    def widened(self) -> _Stored:
-        """What int8 stands for, in float32; anything else as it is."""
-        if self.scales is None:
+    def to_pack_as(self, dtype: str) -> _Stored:
+        """Themselves; of int8 that is to be floats, what it stands for, in float32."""
+        if self.scales is None or dtype == "int8":
             return self
         return _Stored([array * scale[:, None] for array, scale in zip(self.arrays, self.scales)], "float32", None)
 
@@ -176,7 +176,7 @@ class Checkpoint:
         """See `models.weights.Weights`."""
         read = self._stored(names, rows, columns)
         target = dtype or self._dtype_of(names[0])
-        weight = read if target == "int8" else read.widened()
+        weight = read.to_pack_as(target)
         if order is not None:
             weight = weight.in_order(order)
         with self._refusing_infinity(names):
@@ -192,7 +192,7 @@ class Checkpoint:
         packed = ops.PackedWeights(len(names), sum(rows), columns, target, interleave)
         for group, parts in enumerate(names):
             read = self._stored(parts, rows, columns)
-            weight = read if target == "int8" else read.widened()
+            weight = read.to_pack_as(target)
             with self._refusing_infinity(parts):
                 packed.put(group, weight.arrays, weight.dtype, weight.scales)
             self._finish(read)
@@ -203,7 +203,7 @@ class Checkpoint:
     ) -> ms.Tensor:
         """See `models.weights.Weights`."""
         read = self._stored([name], [heads * rows], columns)
-        (whole,), stored, _ = read.widened()
+        (whole,), stored, _ = read.to_pack_as(self._dtype)
         parts = whole.reshape(heads, rows, columns)[:, part]
         n, k = (columns, parts.shape[1]) if transpose else (parts.shape[1], columns)
         packed = ops.PackedWeights(heads, n, k, self._dtype)
@@ -235,13 +235,17 @@ class Checkpoint:
         ]
         dtypes = {dtype for _, dtype, _ in parts}
         if len(dtypes) > 1:
-            raise UserError(f"{self.folder}: {', '.join(names)} have different dtypes, they must have one.")
+            raise UserError(f"{self._file_of(names[0])}: {', '.join(names)} have different dtypes, they must have one.")
         scales = [scale for *_, scale in parts if scale is not None]
         return _Stored([array for array, *_ in parts], dtypes.pop(), scales or None)
 
     def _finish(self, read: _Stored) -> None:
         self._progress.update(sum(array.nbytes for array in read.arrays))
         ops.forget(read.arrays)
+
+    def _file_of(self, name: str) -> Path:
+        """Where a tensor lies that was read, packed or not."""
+        return self._where[name if name in self._where else f"{name}_packed"]
 
     def _is_int8(self, name: str) -> bool:
         """Whether the checkpoint holds it as compressed-tensors does."""
@@ -274,7 +278,7 @@ class Checkpoint:
             raise self._not_finite(names) from None
 
     def _not_finite(self, names: Sequence[str]) -> UserError:
-        files = ", ".join(sorted({str(self._where.get(name, self.folder)) for name in names}))
+        files = ", ".join(sorted({str(self._file_of(name)) for name in names}))
         return UserError(
             f"{files}: {', '.join(names)} holds a value that is not a finite number in {self._dtype}: "
             "the file is damaged, fetch it again (or choose another --dtype, if it was converted)."

@@ -11,13 +11,18 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.serving import ANSWER, MODEL, Server, chat, connect, serving, vllm_serve
+from tests.serving import ANSWER, MODEL, Server, chat, connect, connect_async, serving, vllm_serve
 
 pytestmark = pytest.mark.slow
 
 STREAMS = 16
 BLOCKS = 256
-CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+CITY = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Paris", "Rome"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
 
 
@@ -71,7 +76,9 @@ def test_a_named_tool_is_called_with_arguments_of_its_schema(client: openai.Open
     )
     (call,) = answer.choices[0].message.tool_calls
     assert call.function.name == "weather"
-    assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
+    arguments = json.loads(call.function.arguments)
+    assert set(arguments) == {"city"}
+    assert arguments["city"] in ("Paris", "Rome")
 
 
 def test_a_request_may_offer_tools_and_get_words(client: openai.OpenAI) -> None:
@@ -135,7 +142,7 @@ def test_many_streams_some_of_them_dropped_leave_no_trace(server: Server, client
         return text
 
     async def all_of_them() -> list[str]:
-        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=180, max_retries=0) as many:
+        async with connect_async(server) as many:
             return await asyncio.gather(*(one(many, i) for i in range(STREAMS)))
 
     texts = asyncio.run(all_of_them())
@@ -167,5 +174,5 @@ def blocks_at_rest(server: Server, client: openai.OpenAI) -> float:
 
 def test_nothing_is_left_after_sigterm(server: Server) -> None:
     """The last test here: it ends the server."""
-    assert server.processes()
+    assert len(server.processes()) > 1
     assert server.terminate() == []

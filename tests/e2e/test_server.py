@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from tests.serving import MODEL, Server, chat, connect, executable, serving, vllm_serve
+from tests.serving import MODEL, Server, chat, connect, connect_async, executable, serving, vllm_serve
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def test_a_bad_request_gets_a_proper_error(server: Server, options: dict[str, An
 def test_memory_stays_flat_over_500_requests(server: Server) -> None:
     async def requests(numbers: range) -> None:
         turn = asyncio.Semaphore(16)
-        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=180, max_retries=0) as many:
+        async with connect_async(server) as many:
 
             async def one(i: int) -> None:
                 async with turn:

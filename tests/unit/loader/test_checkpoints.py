@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from tests.checkpoints import make_checkpoint, make_model, round_weights
+from tests.checkpoints import make_checkpoint, make_model, rewrite, round_weights
 from tests.unit.models.driver import Driver
 from vllm_mindspore.errors import UserError
 from vllm_mindspore.loader import load_model
@@ -76,12 +75,6 @@ def refusal(folder: Path, config: Any, dtype: str = "float32") -> str:
 def shard_with(folder: Path, name: str) -> Path:
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     return folder / str(index["weight_map"][name])
-
-
-def rewrite(file: Path, change: Any) -> None:
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file, metadata={"format": "pt"})
 
 
 NAME = "model.layers.1.mlp.down_proj.weight"

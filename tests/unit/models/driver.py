@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vllm_mindspore.engine.step import StepBatch
+
+
+def reference(model: Any, tokens: Sequence[int]) -> np.ndarray:
+    """Logits `[tokens, vocab]` of a model of transformers."""
+    with torch.inference_mode():
+        return model(torch.tensor([list(tokens)]), use_cache=False).logits[0].numpy()
 
 
 class Driver:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.checkpoints import make_checkpoint
-from tests.unit.models.driver import Driver
+from tests.unit.models.driver import Driver, reference
 
 # Both sides compute in float32 in different orders; logits of these models are of size 10.
 FLOAT32_TOLERANCE = 2e-3
-
-
-def reference(model: Any, tokens: Sequence[int]) -> np.ndarray:
-    with torch.inference_mode():
-        return model(torch.tensor([list(tokens)]), use_cache=False).logits[0].numpy()
 
 
 @st.composite
