@@ -221,38 +221,80 @@ inline void take_query(const float* from, const Attention& op, float* query) {
   }
 }
 
-// Turn a row's scores into weights, of keys in [low, high) of the chunk; rescale its sums to the new maximum.
-inline void soften(float* scores, int64_t low, int64_t high, float* sums, int64_t head, Softmax& state) {
+struct Seen {  // keys of a chunk that a row sees
+  int64_t low, high;
+};
+
+// Turn scores of a few rows into weights; rescale their sums to the new maximum. Rows go side by side: within one, each step waits for the one before.
+template <int kRows>
+inline void soften_rows(float* scores, const Seen* seen, float* sums, int64_t head, Softmax* states) {
   Ints lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
   const Floats hidden = splat(-__builtin_inff());
-  const Ints begin = Ints{} + static_cast<int32_t>(low), end = Ints{} + static_cast<int32_t>(high);
-  Floats best = hidden;
-  if (low <= 0 && high >= kKeysPerChunk) {
-    for (int i = 0; i < kKeysPerChunk; i += kLanes) best = max_of(best, load<Floats>(scores + i));
-  } else {
-    for (int i = 0; i < kKeysPerChunk; i += kLanes) {
-      const Ints key = lane + i;
-      const Floats seen = (key >= begin) & (key < end) ? load<Floats>(scores + i) : hidden;
-      store(scores + i, seen);
-      best = max_of(best, seen);
+  Floats best[kRows], denominator[kRows] = {};
+  float maximum[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    float* row = scores + r * kKeysPerChunk;
+    best[r] = hidden;
+    if (seen[r].low <= 0 && seen[r].high >= kKeysPerChunk) {
+      for (int i = 0; i < kKeysPerChunk; i += kLanes) best[r] = max_of(best[r], load<Floats>(row + i));
+    } else {
+      const Ints begin = Ints{} + static_cast<int32_t>(seen[r].low), end = Ints{} + static_cast<int32_t>(seen[r].high);
+      for (int i = 0; i < kKeysPerChunk; i += kLanes) {
+        const Ints key = lane + i;
+        const Floats visible = (key >= begin) & (key < end) ? load<Floats>(row + i) : hidden;
+        store(row + i, visible);
+        best[r] = max_of(best[r], visible);
+      }
     }
   }
-  const float largest = largest_of(best);
-  const float maximum = largest > state.maximum ? largest : state.maximum;
-  Floats denominator = {};
-  for (int i = 0; i < kKeysPerChunk; i += kLanes) {
-    const Floats weight = exp_of(load<Floats>(scores + i) - maximum);
-    store(scores + i, weight);
-    denominator += weight;
+#pragma GCC unroll 4
+  for (int step = kLanes / 2; step; step /= 2)
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) best[r] = max_of(best[r], fold(best[r], step));
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) maximum[r] = best[r][0] > states[r].maximum ? best[r][0] : states[r].maximum;
+#pragma GCC unroll 8
+  for (int i = 0; i < kKeysPerChunk; i += kLanes)
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      float* at = scores + r * kKeysPerChunk + i;
+      const Floats weight = exp_of(load<Floats>(at) - maximum[r]);
+      store(at, weight);
+      denominator[r] += weight;
+    }
+#pragma GCC unroll 4
+  for (int step = kLanes / 2; step; step /= 2)
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) denominator[r] += fold(denominator[r], step);
+  for (int r = 0; r < kRows; ++r) {
+    if (maximum[r] > states[r].maximum) {
+      const float shrink = exp_of(splat(states[r].maximum - maximum[r]))[0];
+      for (int64_t d = 0; d < head; d += kLanes) store(sums + r * head + d, load<Floats>(sums + r * head + d) * shrink);
+      states[r].denominator *= shrink;
+      states[r].maximum = maximum[r];
+    }
+    states[r].denominator += denominator[r][0];
   }
-  if (maximum > state.maximum) {
-    const float shrink = exp_of(splat(state.maximum - maximum))[0];
-    for (int64_t d = 0; d < head; d += kLanes) store(sums + d, load<Floats>(sums + d) * shrink);
-    state.denominator *= shrink;
-    state.maximum = maximum;
+}
+
+template <int kRows = kRowsAtOnce>
+inline void soften_few(int64_t rows, float* scores, const Seen* seen, float* sums, int64_t head, Softmax* states) {
+  if constexpr (kRows > 1)
+    if (rows < kRows) return soften_few<kRows - 1>(rows, scores, seen, sums, head, states);
+  soften_rows<kRows>(scores, seen, sums, head, states);
+}
+
+// seen_of(r): what row r sees.
+template <class SeenOf>
+inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, float* sums, int64_t head, Softmax* states) {
+  for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
+    const int64_t count = least(kRowsAtOnce, rows - r);
+    Seen seen[kRowsAtOnce];
+    for (int64_t i = 0; i < count; ++i) seen[i] = seen_of(r + i);
+    soften_few(count, scores + r * kKeysPerChunk, seen, sums + r * head, head, states + r);
   }
-  state.denominator += sum_of(denominator);
 }
 
 // Add a partition's sums to the total of those before it.
@@ -354,11 +396,15 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
       }
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
         score<T>(least(kRowsAtOnce, rows - r), s.query + r * width, width, chunk, r ? nullptr : next, steps, s.scores + r * kKeysPerChunk);
-      for (int64_t r = 0; r < rows; ++r) {
-        const int64_t position = first + r / group;
-        soften(s.scores + r * kKeysPerChunk, position - window + 1 - start, position + 1 - start, s.sums + r * head, head, s.part[r]);
-        if constexpr (kDots<T>) round_row(s.scores + r * kKeysPerChunk, kKeysPerChunk, 1.0f, s.scores + r * kKeysPerChunk);
-      }
+      soften(
+          rows, s.scores,
+          [&](int64_t r) {
+            const int64_t position = first + r / group;
+            return Seen{position - window + 1 - start, position + 1 - start};
+          },
+          s.sums, head, s.part);
+      if constexpr (kDots<T>)
+        for (int64_t r = 0; r < rows; ++r) round_row(s.scores + r * kKeysPerChunk, kKeysPerChunk, 1.0f, s.scores + r * kKeysPerChunk);
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
         weigh<T>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, r ? nullptr : next, head, s.sums + r * head);
     }

@@ -121,8 +121,8 @@ inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
       chunk.num_runs = 1;
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
         score<F32>(least(kRowsAtOnce, rows - r), s.query + r * key, key, chunk, nullptr, key, s.scores + r * kKeysPerChunk);
-      for (int64_t r = 0; r < rows; ++r)
-        soften(s.scores + r * kKeysPerChunk, 0, first + r / item.heads + 1 - start, s.sums + r * rank, rank, s.part[r]);
+      soften(
+          rows, s.scores, [&](int64_t r) { return Seen{0, first + r / item.heads + 1 - start}; }, s.sums, rank, s.part);
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
         weigh<F32>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, nullptr, rank, s.sums + r * rank);
     }
