@@ -453,6 +453,14 @@ def cache_array(num_blocks: int, block_size: int, kv_head_num: int, head_dim: in
     return library.zeros((num_blocks, block_size, kv_head_num, head_dim), dtype)
 
 
+def take_memory(arrays: Sequence[np.ndarray[Any, Any]], begin: int, end: int, stopped: np.ndarray[Any, Any]) -> None:
+    """Have the system give the memory of blocks `begin` to `end` of `cache_array`s before steps write them; what they hold stays.
+
+    Returns early once the int32 `stopped[0]` is not 0.
+    """
+    library.take_pages(arrays, begin, end, stopped)
+
+
 def cache_tensor(array: np.ndarray[Any, Any], dtype: str) -> Tensor:
     """A KV cache as the operators take it, which shares the memory of a `cache_array`."""
     return _tensor(array, dtype)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vllm_mindspore.engine.ahead import MemoryAhead
 from vllm_mindspore.kernels import ops
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class KVCache:
     """Keys and values of all layers, or latents and rotated keys, block by block.
 
     The arrays share their memory with the tensors that the network reads and writes, so moves are plain copies. Memory is taken as blocks are
-    written, in the pool as well.
+    written, in the pool as well, or by `ahead` just before.
 
     Args:
         config: of the network.
@@ -40,6 +41,7 @@ class KVCache:
 
         self._blocks = arrays(num_blocks)
         self._pool = arrays(num_host_blocks) if num_host_blocks else []
+        self.ahead = MemoryAhead(self._blocks)
 
     def layers(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Both caches of each layer, `[num_blocks, block_size, kv_head_num, head_dim]`."""

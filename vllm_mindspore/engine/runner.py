@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from logging import getLogger
 from typing import Any
@@ -12,6 +13,7 @@ import mindspore as ms
 import numpy as np
 
 from vllm_mindspore.bootstrap import mindspore_turn, no_garbage_collection
+from vllm_mindspore.engine.ahead import MemoryAhead
 from vllm_mindspore.engine.kv_cache import KVCache
 from vllm_mindspore.engine.step import Float32Array, Int32Array, StepBatch, StepOutput
 from vllm_mindspore.kernels import ops
@@ -130,7 +132,9 @@ class ModelRunner:
         self.max_model_len = max_model_len
         self.kv_cache = KVCache(model.config, num_blocks, block_size, num_host_blocks)
         model.set_kv_cache(self.kv_cache.layers())
-        weakref.finalize(model, ops.release(model.get_parameters()))
+        self._block_size = block_size
+        release = ops.release(model.get_parameters())
+        weakref.finalize(model, _stop_and_release, self.kv_cache.ahead, release)
         max_blocks_per_seq = -(-max_model_len // block_size)
         self._capture_launches = capture_launches
         self._buckets = [
@@ -167,6 +171,7 @@ class ModelRunner:
         num_tokens, num_logits = len(batch.token_ids), len(batch.logits_indices)
         bucket = next(bucket for bucket in self._buckets if bucket.num_tokens >= num_tokens)
         bucket.fill(batch)
+        self.kv_cache.ahead.used(batch.slot_mapping[-1] // self._block_size)
         logits, greedy, hidden = bucket.run(self.model)
         return StepOutput(
             logits=logits[:num_logits], greedy_token_ids=greedy[:num_logits], hidden_states=hidden[:num_tokens]
@@ -221,6 +226,12 @@ class ModelRunner:
             logger.exception("The network cannot be compiled, so no step can be run.")
             raise
         logger.info("Compiled %d graph(s) in %.2f s", len(self._buckets), time.perf_counter() - started)
+        self.kv_cache.ahead.start()
+
+
+def _stop_and_release(ahead: MemoryAhead, release: Callable[[], None]) -> None:
+    ahead.stop()
+    release()
 
 
 def _copied(output: StepOutput) -> StepOutput:
