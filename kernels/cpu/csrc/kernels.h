@@ -50,7 +50,6 @@ struct MatMul {
   void* packed_rows;     // scratch of packed_bytes
   int64_t rows, k, panels, x_stride;
   int64_t tiles;         // the rows are cut into this many nearly equal tiles
-  int threads;           // that share the product
   Dtype dtype;
   bool gated;            // panels hold 16 gate and 16 up features alternately: out = silu(gate) * up
   int num_outputs;       // the n features are spread over these

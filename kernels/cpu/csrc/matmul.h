@@ -203,9 +203,7 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
   alignas(64) float sums[kMaxTileRows * kPanel];
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
-    // After the last panel of an item this thread is likely to claim the one behind those of the other threads.
-    const int64_t next = panel + 1 < panel_end ? panel + 1 : panel + 1 + (m.threads - 1) * (panel_end - panel_begin);
-    const char* ahead = static_cast<const char*>(m.weight) + (next < m.panels ? next : panel) * bytes;
+    const char* ahead = static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
     const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;

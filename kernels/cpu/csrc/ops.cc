@@ -7,7 +7,6 @@ void run(MatMul& op) {
   if (!op.rows) return;
   const Kernels& isa = kernels();
   op.tiles = (op.rows + isa.max_tile_rows - 1) / isa.max_tile_rows;
-  op.threads = team_size();
   op.packed_rows = scratch(Purpose::packed_rows, op.rows * (op.k + 1) * 4);
   const int64_t tiles_worth = std::max<int64_t>(1, kFloatsWorthSharing * 4 / (op.k * isa.max_tile_rows));
   team_run((op.tiles + tiles_worth - 1) / tiles_worth,
@@ -16,7 +15,7 @@ void run(MatMul& op) {
   const int64_t block = std::max<int64_t>(1, (512 << 10) / (op.k * isa.max_tile_rows * 2));
   const int64_t blocks = (op.tiles + block - 1) / block;
   const int64_t width = op.panels * blocks > 64 ? 4 : 1, columns = (op.panels + width - 1) / width;
-  team_run(blocks * columns, [&](int64_t i) {
+  team_run(blocks * columns, Order::in_pieces, [&](int64_t i) {
     const int64_t tile = i / columns * block, panel = i % columns * width;
     isa.matmul(op, panel, std::min(op.panels, panel + width), tile, std::min(op.tiles, tile + block));
   });

@@ -22,7 +22,6 @@ inline void run_all(MatMul* ops, int64_t count) {
   const int64_t k = ops->k, panels = ops->panels;
   int64_t bytes = 0;
   for (int64_t g = 0; g < count; ++g) {
-    ops[g].threads = 1;
     ops[g].tiles = (ops[g].rows + isa.max_tile_rows - 1) / isa.max_tile_rows;
     bytes += (ops[g].rows * (k + 1) * 4 + 63) / 64 * 64;
   }
