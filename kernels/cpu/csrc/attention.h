@@ -352,8 +352,7 @@ template <class T>
 inline bool find_following(const Attention& op, const AttentionItem& item, int64_t partition, const AttentionScratch& s, Chunk* chunk) {
   const AttentionItem* next = &item;
   if (++partition == item.first_partition + item.partitions) {
-    next += op.threads;
-    if (next >= op.items + op.num_items) return false;
+    if (++next >= op.items + op.num_items) return false;
     partition = next->first_partition;
   }
   const Span span = span_of(op, *next, partition);

@@ -112,7 +112,7 @@ struct Attention {
   float* out;
   float* partials;  // per row of a split item: head_dim floats of numerator, maximum, denominator
   const AttentionItem* items;
-  int64_t num_items, threads;  // which take items in turn
+  int64_t num_items;
   int64_t heads, kv_heads, head_dim, block_size, blocks, blocks_per_seq;
   float scale;
   int64_t window;  // 0: none

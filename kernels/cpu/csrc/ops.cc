@@ -15,7 +15,7 @@ void run(MatMul& op) {
   const int64_t block = std::max<int64_t>(1, (512 << 10) / (op.k * isa.max_tile_rows * 2));
   const int64_t blocks = (op.tiles + block - 1) / block;
   const int64_t width = op.panels * blocks > 64 ? 4 : 1, columns = (op.panels + width - 1) / width;
-  team_run(blocks * columns, Order::in_pieces, [&](int64_t i) {
+  team_run(blocks * columns, [&](int64_t i) {
     const int64_t tile = i / columns * block, panel = i % columns * width;
     isa.matmul(op, panel, std::min(op.panels, panel + width), tile, std::min(op.tiles, tile + block));
   });
@@ -166,7 +166,6 @@ OP(paged_attention, 9) {
   }
   op.items = items;
   op.num_items = num_items;
-  op.threads = team_size();
   op.first_rows = first_rows;
   const Kernels& isa = kernels();
   const int64_t scratch_bytes = isa.attention_scratch(op, tile);

@@ -40,7 +40,7 @@ class Team {
     size_ = threads < 1 ? 1 : threads;
   }
 
-  void run(int64_t items, Order order, TeamFunction function, void* context) {
+  void run(int64_t items, TeamFunction function, void* context) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
     if (!turn.owns_lock() || size_ == 1 || items == 1) {
       for (int64_t i = 0; i < items; ++i) function(context, i);
@@ -49,13 +49,10 @@ class Team {
     start();
     function_ = function;
     context_ = context;
-    items_ = items;
-    order_ = order;
-    if (order == Order::in_pieces)
-      for (int i = 0; i < size_; ++i) {
-        shares_[i].next.store(items * i / size_, std::memory_order_relaxed);
-        shares_[i].end = items * (i + 1) / size_;
-      }
+    for (int i = 0; i < size_; ++i) {
+      shares_[i].next.store(items * i / size_, std::memory_order_relaxed);
+      shares_[i].end = items * (i + 1) / size_;
+    }
     done_.store(0, std::memory_order_relaxed);
     // A claim takes one from `remaining`; the generation keeps a late worker from claiming in a later operator.
     const uint64_t generation = (claims_.load(std::memory_order_relaxed) >> 32) + 1;
@@ -103,14 +100,14 @@ class Team {
     while (static_cast<uint32_t>(claim)) {
       if (!claims_.compare_exchange_weak(claim, claim - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
       // The operator cannot end before this item is done, so its fields are stable from here on.
-      function_(context_, order_ == Order::ascending ? items_ - static_cast<int64_t>(static_cast<uint32_t>(claim)) : take_from_share());
+      function_(context_, claimed_item());
       done_.fetch_add(1, std::memory_order_release);
       claim = claims_.load(std::memory_order_acquire);
     }
   }
 
   // There are as many claims as items, so each finds one.
-  int64_t take_from_share() {
+  int64_t claimed_item() {
     for (size_t i = own_number % shares_.size();; i = (i + 1) % shares_.size()) {
       const int64_t item = shares_[i].next.fetch_add(1, std::memory_order_relaxed);
       if (item < shares_[i].end) return item;
@@ -141,8 +138,6 @@ class Team {
   std::vector<std::thread> workers_;
   TeamFunction function_ = nullptr;
   void* context_ = nullptr;
-  int64_t items_ = 0;
-  Order order_ = Order::ascending;
   struct alignas(64) Share {
     std::atomic<int64_t> next{0};
     int64_t end = 0;
@@ -181,10 +176,10 @@ struct Buffer {
 
 }  // namespace
 
-void team_run(int64_t items, Order order, TeamFunction function, void* context) {
+void team_run(int64_t items, TeamFunction function, void* context) {
   if (items <= 0) return;
   if (items == 1) return function(context, 0);
-  team().run(items, order, function, context);
+  team().run(items, function, context);
 }
 
 int team_size() { return team().size(); }

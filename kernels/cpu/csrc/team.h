@@ -5,22 +5,14 @@
 
 using TeamFunction = void (*)(void* context, int64_t item);
 
-enum class Order {
-  ascending,  // whoever is free takes the next item
-  in_pieces   // each thread takes the next of its own share, and what others have left when that is done: long pieces of memory are read fastest
-};
-
-// Call function(context, i) for each i in [0, items), on the team if it is free, and return when all are done.
-void team_run(int64_t items, Order order, TeamFunction function, void* context);
+// Call function(context, i) for each i in [0, items), on the team if it is free, and return when all are done. Each thread has a share of items that
+// lie one behind the other, as long pieces of memory are read fastest, and helps others when its own are done.
+void team_run(int64_t items, TeamFunction function, void* context);
 
 // As above for anything callable.
 template <class F>
-void team_run(int64_t items, Order order, const F& body) {
-  team_run(items, order, [](void* context, int64_t item) { (*static_cast<const F*>(context))(item); }, const_cast<F*>(&body));
-}
-template <class F>
-void team_run(int64_t items, const F& body) {
-  team_run(items, Order::ascending, body);
+void team_run(int64_t items, F&& body) {
+  team_run(items, [](void* context, int64_t item) { (*static_cast<F*>(context))(item); }, &body);
 }
 
 int team_size();
