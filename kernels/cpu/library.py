@@ -81,8 +81,7 @@ def load() -> ctypes.CDLL:
         pointer,
     ]
     library.vms_take_memory.restype = None
-    sizes = [ctypes.c_int64] * 3
-    library.vms_take_memory.argtypes = [pointer, pointer, number, *sizes, pointer]
+    library.vms_take_memory.argtypes = [pointer, pointer, number, *[ctypes.c_int64] * 3, pointer]
     library.vms_set_num_threads(_wanted_threads())
     return library
 
@@ -258,7 +257,7 @@ _arena = _Arena()
 def take_pages(arrays: Sequence[np.ndarray[Any, Any]], begin: int, end: int, stopped: np.ndarray[Any, Any]) -> None:
     """Have the system give the memory of rows `begin` to `end` of arrays now, not as they are written, which somebody may do meanwhile.
 
-    Returns early once the int32 `stopped[0]` is not 0.
+    Arrays begin with a page, as those of `zeros` do. Returns early once the int32 `stopped[0]` is not 0.
     """
     pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
     row_bytes = (ctypes.c_int64 * len(arrays))(*(array[0].nbytes for array in arrays))

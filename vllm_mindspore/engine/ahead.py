@@ -1,4 +1,4 @@
-"""Takes memory from the system before a step writes it, while the machine has nothing else to do."""
+"""Takes memory from the system before a step writes it, in a thread of low priority."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ class MemoryAhead:
         self._arrays = arrays
         self._num_blocks = len(arrays[0])
         self._blocks_ahead = max(1, _BYTES_AHEAD // sum(array[0].nbytes for array in arrays))
-        self._next_wanted = 0
-        self._wanted = 0
+        self._wanted = 0  # blocks from the first on
         self._more = threading.Event()
         self._stopped = np.zeros(1, np.int32)
 
@@ -41,9 +40,8 @@ class MemoryAhead:
 
     def used(self, block: int) -> None:
         """Tell which block a step has come to."""
-        if block >= self._next_wanted:
-            self._wanted = min(self._num_blocks, block + self._blocks_ahead)
-            self._next_wanted = block + self._blocks_ahead // 2
+        if block + self._blocks_ahead // 2 >= self._wanted:
+            self._wanted = block + self._blocks_ahead
             self._more.set()
 
     def stop(self) -> None:
@@ -58,6 +56,6 @@ class MemoryAhead:
         while taken < self._num_blocks and not self._stopped[0]:
             self._more.wait()
             self._more.clear()
-            wanted = self._wanted
+            wanted = min(self._wanted, self._num_blocks)
             ops.take_memory(self._arrays, taken, wanted, self._stopped)
             taken = wanted

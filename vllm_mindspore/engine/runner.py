@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from logging import getLogger
 from typing import Any
@@ -13,7 +12,6 @@ import mindspore as ms
 import numpy as np
 
 from vllm_mindspore.bootstrap import mindspore_turn, no_garbage_collection
-from vllm_mindspore.engine.ahead import MemoryAhead
 from vllm_mindspore.engine.kv_cache import KVCache
 from vllm_mindspore.engine.step import Float32Array, Int32Array, StepBatch, StepOutput
 from vllm_mindspore.kernels import ops
@@ -133,8 +131,8 @@ class ModelRunner:
         self.kv_cache = KVCache(model.config, num_blocks, block_size, num_host_blocks)
         model.set_kv_cache(self.kv_cache.layers())
         self._block_size = block_size
-        release = ops.release(model.get_parameters())
-        weakref.finalize(model, _stop_and_release, self.kv_cache.ahead, release)
+        weakref.finalize(model, ops.release(model.get_parameters()))
+        weakref.finalize(model, self.kv_cache.ahead.stop)  # before that: the last comes first
         max_blocks_per_seq = -(-max_model_len // block_size)
         self._capture_launches = capture_launches
         self._buckets = [
@@ -227,11 +225,6 @@ class ModelRunner:
             raise
         logger.info("Compiled %d graph(s) in %.2f s", len(self._buckets), time.perf_counter() - started)
         self.kv_cache.ahead.start()
-
-
-def _stop_and_release(ahead: MemoryAhead, release: Callable[[], None]) -> None:
-    ahead.stop()
-    release()
 
 
 def _copied(output: StepOutput) -> StepOutput:

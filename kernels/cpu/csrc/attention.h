@@ -232,7 +232,7 @@ inline void soften_rows(float* scores, const Seen* seen, float* sums, int64_t he
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
   const Floats hidden = splat(-__builtin_inff());
   Floats best[kRows], denominator[kRows] = {};
-  float maximum[kRows];
+  float maximum[kRows], sum[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     float* row = scores + r * kKeysPerChunk;
@@ -249,12 +249,11 @@ inline void soften_rows(float* scores, const Seen* seen, float* sums, int64_t he
       }
     }
   }
-#pragma GCC unroll 4
-  for (int step = kLanes / 2; step; step /= 2)
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) best[r] = max_of(best[r], fold(best[r], step));
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) maximum[r] = best[r][0] > states[r].maximum ? best[r][0] : states[r].maximum;
+  for (int r = 0; r < kRows; ++r) {
+    const float largest = largest_of(best[r]);
+    maximum[r] = largest > states[r].maximum ? largest : states[r].maximum;
+  }
 #pragma GCC unroll 8
   for (int i = 0; i < kKeysPerChunk; i += kLanes)
 #pragma GCC unroll 8
@@ -264,10 +263,8 @@ inline void soften_rows(float* scores, const Seen* seen, float* sums, int64_t he
       store(at, weight);
       denominator[r] += weight;
     }
-#pragma GCC unroll 4
-  for (int step = kLanes / 2; step; step /= 2)
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) denominator[r] += fold(denominator[r], step);
+  for (int r = 0; r < kRows; ++r) sum[r] = sum_of(denominator[r]);
   for (int r = 0; r < kRows; ++r) {
     if (maximum[r] > states[r].maximum) {
       const float shrink = exp_of(splat(states[r].maximum - maximum[r]))[0];
@@ -275,7 +272,7 @@ inline void soften_rows(float* scores, const Seen* seen, float* sums, int64_t he
       states[r].denominator *= shrink;
       states[r].maximum = maximum[r];
     }
-    states[r].denominator += denominator[r][0];
+    states[r].denominator += sum[r];
   }
 }
 

@@ -31,15 +31,15 @@ vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts
 }
 
 // Have the system give the memory of rows [begin, end) of each array now, a few rows of all of them before the next; what is there, or is written
-// meanwhile, stays. Returns early once `stopped` is not 0.
+// meanwhile, stays. Arrays begin with a page. Returns early once `stopped` is not 0.
 HOST(void)
 vms_take_memory(char* const* arrays, const int64_t* row_bytes, int count, int64_t begin, int64_t end, int64_t page, const volatile int32_t* stopped) {
   constexpr int64_t kBytesAtOnce = 1 << 20;
   const int64_t rows = std::max<int64_t>(1, kBytesAtOnce / *std::max_element(row_bytes, row_bytes + count));
   for (; begin < end; begin += rows)
     for (int a = 0; a < count; ++a) {
-      const int64_t last = std::min(end, begin + rows) * row_bytes[a] - 1;
-      for (int64_t at = begin * row_bytes[a]; at <= last; at = std::min(at + page, std::max(last, at + 1))) {
+      const int64_t last = std::min(end, begin + rows) * row_bytes[a];
+      for (int64_t at = begin * row_bytes[a] / page * page; at < last; at += page) {
         if (*stopped) return;
         char zero = 0;  // where it is none, the page is there already
         __atomic_compare_exchange_n(arrays[a] + at, &zero, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);

@@ -108,7 +108,7 @@ class Team {
 
   // There are as many claims as items, so each finds one.
   int64_t claimed_item() {
-    for (size_t i = own_number % shares_.size();; i = (i + 1) % shares_.size()) {
+    for (size_t i = own_number;; i = (i + 1) % shares_.size()) {
       const int64_t item = shares_[i].next.fetch_add(1, std::memory_order_relaxed);
       if (item < shares_[i].end) return item;
     }
