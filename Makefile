@@ -15,6 +15,9 @@ STAMP := $(VENV)/.installed
 UV := $(shell command -v uv || echo $(BIN)/uv)
 SOURCES := $(shell find vllm_mindspore compat kernels -type f -not -name '*.pyc')
 
+# uv compiles nothing. Python shall keep what it compiles, also where it is told not to: an import of vLLM takes twice as long otherwise.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: env serve test lint locks docs wheel bench clean
 
 env: $(STAMP)
