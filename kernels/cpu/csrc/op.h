@@ -51,5 +51,6 @@ constexpr int64_t kFloatsWorthSharing = 8192;  // less work than this is done so
 template <class F>
 void for_rows(int64_t rows, int64_t floats_per_row, F&& body) {
   const int64_t step = std::max<int64_t>(1, kFloatsWorthSharing / std::max<int64_t>(1, floats_per_row));
-  team_run((rows + step - 1) / step, [&](int64_t i) { body(i * step, std::min(rows, (i + 1) * step)); });
+  const int64_t items = (rows + step - 1) / step;
+  team_run(items, [&](int64_t i) { body(rows * i / items, rows * (i + 1) / items); });
 }
