@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ ROOT = Path(__file__).parent.parent
 # The installed package is what is tested: the checkout, where compat and kernels lie elsewhere, comes last on the path (for tests.*),
 # and no process that a test starts finds it in its working directory.
 sys.path.append(str(ROOT))
+
+# What a shell starts with & ignores this signal, and so would every process that a test starts, and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

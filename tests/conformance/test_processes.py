@@ -18,11 +18,10 @@ from tests.serving import survivors
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
-import json, os, signal, sys
+import json, os, sys
 import psutil, torch
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would this
     if os.environ.get("TORCH_FIRST"):
         torch.randn(512, 512) @ torch.randn(512, 512)
         torch.randn(64, 4096).softmax(-1)

@@ -52,5 +52,5 @@ template <class F>
 void for_rows(int64_t rows, int64_t floats_per_row, F&& body) {
   const int64_t step = std::max<int64_t>(1, kFloatsWorthSharing / std::max<int64_t>(1, floats_per_row));
   const int64_t items = (rows + step - 1) / step;
-  team_run(items, [&](int64_t i) { body(rows * i / items, rows * (i + 1) / items); });
+  team_run(items, [&](int64_t i) { body(tile_begin(rows, items, i), tile_begin(rows, items, i + 1)); });
 }

@@ -96,8 +96,8 @@ static int cache_op(void** params, int64_t** shapes, const char** dtypes, bool l
   op.slot_mapping = in<int32_t>(params, 4);
   op.key_width = shapes[0][1], op.value_width = shapes[1][1];
   op.slots = shapes[2][0] * shapes[2][1];
-  constexpr int64_t kScattered = 8;  // as much dearer is a float that goes to a line of its own
-  for_rows(count_of(params, 5, shapes[0][0]), kScattered * (op.key_width + op.value_width), [&](int64_t begin, int64_t end) { kernels().cache_write(op, begin, end); });
+  const int64_t dearness = latent ? 1 : 8;  // of a float of a key, which goes to a line of its own, unlike a latent's
+  for_rows(count_of(params, 5, shapes[0][0]), dearness * (op.key_width + op.value_width), [&](int64_t begin, int64_t end) { kernels().cache_write(op, begin, end); });
   *out<float>(params, 6) = 0.0f;
   return 0;
 }

@@ -142,7 +142,6 @@ def test_an_interrupted_report_leaves_no_process_behind(command: str, tmp_path: 
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which what a shell starts with & ignores
     ) as process:
         deadline = time.monotonic() + 30
         while not (tmp_path / "pid").is_file() and time.monotonic() < deadline:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator
 from importlib.util import cache_from_source
 from pathlib import Path
 
+from vllm_mindspore.cli.checks.disk import is_writable, what_is_there
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
@@ -27,7 +27,7 @@ def run(around: Surroundings) -> Iterator[Finding]:
         if packages:
             yield ok(f"Python keeps that of {', '.join(packages)}")
         return
-    closed = [str(folder) for folder in bare.values() if not _is_writable(_bytecode(folder).parent)]
+    closed = [str(folder) for folder in bare.values() if not is_writable(what_is_there(_bytecode(folder).parent))]
     if around.environ.get(_VARIABLE):
         why, by_hand = f"{_VARIABLE} is set", ""
     elif closed:
@@ -45,8 +45,3 @@ def run(around: Surroundings) -> Iterator[Finding]:
 
 def _bytecode(package: Path) -> Path:
     return Path(cache_from_source(str(package / "__init__.py")))
-
-
-def _is_writable(folder: Path) -> bool:
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return os.access(there, os.W_OK | os.X_OK)

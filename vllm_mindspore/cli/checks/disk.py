@@ -26,14 +26,24 @@ def run(around: Surroundings) -> Iterator[Finding]:
         "TMPDIR": Path(around.environ.get("TMPDIR") or tempfile.gettempdir()),
     }
     for variable, folder in folders.items():
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        there = what_is_there(folder)
+        if not is_writable(there):
             why = "is not writable" if there == folder else f"cannot be made, as {there} is not writable"
             yield problem(f"{folder} ({variable}) {why}", Remedy(f"export {variable}=/a/writable/folder", _WHERE))
             continue
         free = shutil.disk_usage(there).free
         text = f"{folder} ({variable}) is writable, {free / _GIB:.0f} GiB free"
         yield note(f"{text}: few models fit") if variable == "HF_HOME" and free < _LITTLE else ok(text)
+
+
+def what_is_there(folder: Path) -> Path:
+    """The folder, or what would have to be written to make it."""
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether this user may make files in a folder."""
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def hub_home(environ: Mapping[str, str]) -> Path:
