@@ -47,7 +47,8 @@ struct MatMul {
   const float* x;        // [rows, k], rows x_stride floats apart
   const void* weight;    // packed
   const float* bias;     // [n] or null; gate then up, [2 * width[0]], where gated
-  void* packed_rows;     // scratch of packed_bytes
+  void* packed_rows;     // of the rows from first_packed on
+  int64_t first_packed;
   int64_t rows, k, panels, x_stride;
   int64_t tiles;         // the rows are cut into this many nearly equal tiles
   Dtype dtype;

@@ -118,7 +118,7 @@ inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
     const float* x = m.x + first * m.x_stride;
-    char* to = static_cast<char*>(m.packed_rows) + first * row_bytes;
+    char* to = static_cast<char*>(m.packed_rows) + (first - m.first_packed) * row_bytes;
     if (m.dtype == Dtype::i8) {
       for (int64_t r = 0; r < rows; ++r) pack_int8_row(x + r * m.x_stride, m.k, rows, r, to);
       continue;
@@ -207,7 +207,7 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
     const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
-      multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + first * row_bytes, weight, k, ahead + (tile - begin) * share, stride, sums);
+      multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + (first - m.first_packed) * row_bytes, weight, k, ahead + (tile - begin) * share, stride, sums);
       write_tile(m, panel, first, rows, sums);
     }
   }

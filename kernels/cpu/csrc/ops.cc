@@ -1,27 +1,5 @@
 // The operators of the dense networks, as MindSpore calls them: AOT custom operators, see op.h.
-#include "op.h"
-
-namespace {
-
-void run(MatMul& op) {
-  if (!op.rows) return;
-  const Kernels& isa = kernels();
-  op.tiles = (op.rows + isa.max_tile_rows - 1) / isa.max_tile_rows;
-  op.packed_rows = scratch(Purpose::packed_rows, op.rows * (op.k + 1) * 4);
-  const int64_t tiles_worth = std::max<int64_t>(1, kFloatsWorthSharing * 4 / (op.k * isa.max_tile_rows));
-  team_run((op.tiles + tiles_worth - 1) / tiles_worth,
-           [&](int64_t i) { isa.pack_rows(op, i * tiles_worth, std::min(op.tiles, (i + 1) * tiles_worth)); });
-  // Rows that stay in the second-level cache while all panels pass; panels enough for an item to be worth its claim.
-  const int64_t block = std::max<int64_t>(1, (512 << 10) / (op.k * isa.max_tile_rows * 2));
-  const int64_t blocks = (op.tiles + block - 1) / block;
-  const int64_t width = op.panels * blocks > 64 ? 4 : 1, columns = (op.panels + width - 1) / width;
-  team_run(blocks * columns, [&](int64_t i) {
-    const int64_t tile = i / columns * block, panel = i % columns * width;
-    isa.matmul(op, panel, std::min(op.panels, panel + width), tile, std::min(op.tiles, tile + block));
-  });
-}
-
-}  // namespace
+#include "products.h"
 
 // x [T, K], weight, [bias [N],] num_tokens [1] -> one or more [T, n]
 static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int nparam, bool has_bias, bool gated) {
@@ -40,7 +18,10 @@ static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int n
     op.out[i] = out<float>(params, first_output + i);
     op.width[i] = op.stride[i] = shapes[first_output + i][1];
   }
-  run(op);
+  if (!op.rows) return 0;
+  MatMul* ops = scratch_products(1);
+  *ops = op;
+  run_all(ops, 1);
   return 0;
 }
 

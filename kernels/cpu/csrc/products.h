@@ -1,46 +1,57 @@
-// Several matrix products at once: one for each expert that has tokens, or one for each head.
+// Matrix products on the thread team: one, or several at once, as one for each expert that has tokens or for each head.
 #pragma once
+
+#include <atomic>
 
 #include "op.h"
 
-// Run body(group, i) for each i in [0, count(group)) of each group; `begins` has room for groups + 1.
-template <class Count, class F>
-void team_run_groups(int64_t groups, int64_t* begins, Count&& count, F&& body) {
-  begins[0] = 0;
-  for (int64_t g = 0; g < groups; ++g) begins[g + 1] = begins[g] + count(g);
-  team_run(begins[groups], [&](int64_t item) {
-    const int64_t group = std::upper_bound(begins, begins + groups + 1, item) - begins - 1;
-    body(group, item - begins[group]);
-  });
-}
-
 // The products of `scratch_products`. All have the same k and number of panels, and at least one row.
+//
+// A thread packs the rows it needs for itself, even if another packs them too: to share them would be a wait for each other, and lines that one core
+// writes and others have read before go back and forth between their caches, which takes several times as long as packing does.
 inline void run_all(MatMul* ops, int64_t count) {
   if (!count) return;
+  static std::atomic<uint64_t> runs{0};
+  const uint64_t run = ++runs;
   const Kernels& isa = kernels();
+  const int64_t panels = ops->panels;
+  const int64_t threads = team_size(), fit = std::max<int64_t>(1, (512 << 10) / (ops->k * isa.max_tile_rows * 2));
+  // Rows that stay in the second-level cache while panels pass; of many, each thread has some of its own.
+  const auto tiles_of_block = [&](int64_t tiles) {
+    const int64_t most = std::min(fit, std::max<int64_t>(8, (tiles + threads - 1) / threads)), blocks = (tiles + most - 1) / most;
+    return (tiles + blocks - 1) / blocks;
+  };
+  // Items are tiles of panels: block by block, panel by panel.
   int64_t* begins = reinterpret_cast<int64_t*>(ops + count);
-  const int64_t k = ops->k, panels = ops->panels;
-  int64_t bytes = 0;
+  begins[0] = 0;
   for (int64_t g = 0; g < count; ++g) {
     ops[g].tiles = (ops[g].rows + isa.max_tile_rows - 1) / isa.max_tile_rows;
-    bytes += (ops[g].rows * (k + 1) * 4 + 63) / 64 * 64;
+    begins[g + 1] = begins[g] + ops[g].tiles * panels;
   }
-  char* rows = static_cast<char*>(scratch(Purpose::packed_rows, bytes));
-  for (int64_t g = 0; g < count; ++g) {
-    ops[g].packed_rows = rows;
-    rows += (ops[g].rows * (k + 1) * 4 + 63) / 64 * 64;
-  }
-  const int64_t tiles_worth = std::max<int64_t>(1, kFloatsWorthSharing * 4 / (k * isa.max_tile_rows));
-  team_run_groups(count, begins, [&](int64_t g) { return (ops[g].tiles + tiles_worth - 1) / tiles_worth; },
-                  [&](int64_t g, int64_t i) { isa.pack_rows(ops[g], i * tiles_worth, std::min(ops[g].tiles, (i + 1) * tiles_worth)); });
-  // As for a single product: rows that stay in the second-level cache while panels pass.
-  const int64_t block = std::max<int64_t>(1, (512 << 10) / (k * isa.max_tile_rows * 2));
-  const int64_t width = std::clamp<int64_t>(panels * count / 64, 1, 4), columns = (panels + width - 1) / width;
-  team_run_groups(count, begins, [&](int64_t g) { return (ops[g].tiles + block - 1) / block * columns; },
-                  [&](int64_t g, int64_t i) {
-                    const int64_t tile = i / columns * block, panel = i % columns * width;
-                    isa.matmul(ops[g], panel, std::min(panels, panel + width), tile, std::min(ops[g].tiles, tile + block));
-                  });
+  team_run_ranges(begins[count], [&](int64_t begin, int64_t end) {
+    struct Packed {
+      uint64_t run;
+      int64_t product, block;
+    };
+    thread_local Packed packed = {0, 0, 0};
+    for (int64_t g = std::upper_bound(begins, begins + count, begin) - begins - 1; begin < end;) {
+      if (begin == begins[g + 1]) ++g;
+      MatMul op = ops[g];
+      const int64_t most = tiles_of_block(op.tiles), block = (begin - begins[g]) / (most * panels);
+      const int64_t first = block * most, tiles = std::min(most, op.tiles - first), origin = begins[g] + first * panels;
+      op.first_packed = tile_begin(op.rows, op.tiles, first);
+      op.packed_rows = scratch(Purpose::packed_rows, tiles * isa.max_tile_rows * (op.k + 1) * 4);
+      if (packed.run != run || packed.product != g || packed.block != block) isa.pack_rows(op, first, first + tiles);
+      packed = {run, g, block};
+      for (const int64_t stop = std::min(end, origin + tiles * panels); begin < stop;) {
+        const int64_t panel = (begin - origin) / tiles, tile = (begin - origin) % tiles;
+        const int64_t whole = tile ? 0 : (stop - begin) / tiles, some = std::min(tiles - tile, stop - begin);
+        if (whole) isa.matmul(op, panel, panel + whole, first, first + tiles);
+        else isa.matmul(op, panel, panel + 1, first + tile, first + tile + some);
+        begin += whole ? whole * tiles : some;
+      }
+    }
+  });
 }
 
 // Room for so many products and what run_all needs beside them.

@@ -1,8 +1,9 @@
 #include "team.h"
 
+#include <pthread.h>
 #include <sched.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -40,13 +41,11 @@ class Team {
     size_ = threads < 1 ? 1 : threads;
   }
 
-  void run(int64_t items, TeamFunction function, void* context) {
+  void run(int64_t items, bool in_ranges, TeamFunction function, void* context) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn.owns_lock() || size_ == 1 || items == 1) {
-      for (int64_t i = 0; i < items; ++i) function(context, i);
-      return;
-    }
+    if (!turn.owns_lock() || size_ == 1) return function(context, 0, items);
     start();
+    in_ranges_ = in_ranges;
     function_ = function;
     context_ = context;
     for (int i = 0; i < size_; ++i) {
@@ -54,7 +53,7 @@ class Team {
       shares_[i].end = items * (i + 1) / size_;
     }
     done_.store(0, std::memory_order_relaxed);
-    // A claim takes one from `remaining`; the generation keeps a late worker from claiming in a later operator.
+    // A claim takes some of what is left; the generation keeps a late worker from claiming in a later operator.
     const uint64_t generation = (claims_.load(std::memory_order_relaxed) >> 32) + 1;
     claims_.store(generation << 32 | static_cast<uint64_t>(items), std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst)) {
@@ -97,20 +96,23 @@ class Team {
 
   void work() {
     uint64_t claim = claims_.load(std::memory_order_acquire);
-    while (static_cast<uint32_t>(claim)) {
-      if (!claims_.compare_exchange_weak(claim, claim - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-      // The operator cannot end before this item is done, so its fields are stable from here on.
-      function_(context_, claimed_item());
-      done_.fetch_add(1, std::memory_order_release);
+    while (const int64_t left = static_cast<uint32_t>(claim)) {
+      const int64_t count = in_ranges_.load(std::memory_order_relaxed) ? (left + 2 * size_ - 1) / (2 * size_) : 1;
+      if (!claims_.compare_exchange_weak(claim, claim - static_cast<uint64_t>(count), std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      // The operator cannot end before these items are done, so its fields are stable from here on.
+      run_claimed(count);
+      done_.fetch_add(count, std::memory_order_release);
       claim = claims_.load(std::memory_order_acquire);
     }
   }
 
-  // There are as many claims as items, so each finds one.
-  int64_t claimed_item() {
-    for (size_t i = own_number;; i = (i + 1) % shares_.size()) {
-      const int64_t item = shares_[i].next.fetch_add(1, std::memory_order_relaxed);
-      if (item < shares_[i].end) return item;
+  // There are never fewer items than claims.
+  void run_claimed(int64_t count) {
+    for (size_t i = own_number; count; i = (i + 1) % shares_.size()) {
+      const int64_t begin = shares_[i].next.fetch_add(count, std::memory_order_relaxed), end = std::min(begin + count, shares_[i].end);
+      if (begin >= end) continue;
+      function_(context_, begin, end);
+      count -= end - begin;
     }
   }
 
@@ -136,6 +138,7 @@ class Team {
   int size_;
   std::mutex turn_;
   std::vector<std::thread> workers_;
+  std::atomic<bool> in_ranges_{false};
   TeamFunction function_ = nullptr;
   void* context_ = nullptr;
   struct alignas(64) Share {
@@ -153,19 +156,22 @@ class Team {
 
 constexpr std::chrono::microseconds Team::kPatience;
 
-Team* the_team = nullptr;
-pid_t the_owner = 0;
+std::atomic<Team*> the_team{nullptr};
+int team_size_at_first = 1;
 std::mutex making;
 
 // Made at first use. Never destroyed: an operator may still run in another thread while the process exits. A forked child has
 // none of its parent's threads, so it gets a team of its own, of the same size. How large it is, Python says as it loads this library.
 Team& team() {
+  if (Team* made = the_team.load(std::memory_order_acquire)) return *made;
   std::lock_guard<std::mutex> lock(making);
-  if (!the_team || the_owner != getpid()) {
-    the_team = new Team(the_team ? the_team->size() : 1);
-    the_owner = getpid();
-  }
-  return *the_team;
+  static const int once = pthread_atfork([] { making.lock(); }, [] { making.unlock(); }, [] {
+    if (Team* parents = the_team.exchange(nullptr)) team_size_at_first = parents->size();
+    making.unlock();
+  });
+  static_cast<void>(once);
+  if (!the_team.load()) the_team.store(new Team(team_size_at_first), std::memory_order_release);
+  return *the_team.load();
 }
 
 struct Buffer {
@@ -176,10 +182,10 @@ struct Buffer {
 
 }  // namespace
 
-void team_run(int64_t items, TeamFunction function, void* context) {
+void team_run(int64_t items, bool in_ranges, TeamFunction function, void* context) {
   if (items <= 0) return;
-  if (items == 1) return function(context, 0);
-  team().run(items, function, context);
+  if (items == 1) return function(context, 0, 1);
+  team().run(items, in_ranges, function, context);
 }
 
 int team_size() { return team().size(); }

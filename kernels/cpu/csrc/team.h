@@ -2,17 +2,27 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
-using TeamFunction = void (*)(void* context, int64_t item);
+using TeamFunction = void (*)(void* context, int64_t begin, int64_t end);
 
-// Call function(context, i) for each i in [0, items), on the team if it is free, and return when all are done. Each thread has a share of items that
-// lie one behind the other, as long pieces of memory are read fastest, and helps others when its own are done.
-void team_run(int64_t items, TeamFunction function, void* context);
+// Call function(context, begin, end) for ranges that make up [0, items), on the team if it is free, and return when all are done. Each thread has a
+// share of items that lie one behind the other, as long pieces of memory are read fastest, and helps others when its own are done. With
+// `in_ranges` a range is a part of what is left, so that they become shorter and all threads end at the same time; without, it is one item.
+void team_run(int64_t items, bool in_ranges, TeamFunction function, void* context);
 
-// As above for anything callable.
+// Of items that cost much, or not the same: body(item).
 template <class F>
 void team_run(int64_t items, F&& body) {
-  team_run(items, [](void* context, int64_t item) { (*static_cast<F*>(context))(item); }, &body);
+  team_run(items, false, [](void* context, int64_t begin, int64_t end) {
+    for (; begin < end; ++begin) (*static_cast<std::remove_reference_t<F>*>(context))(begin);
+  }, &body);
+}
+
+// Of many small ones: body(begin, end).
+template <class F>
+void team_run_ranges(int64_t items, F&& body) {
+  team_run(items, true, [](void* context, int64_t begin, int64_t end) { (*static_cast<std::remove_reference_t<F>*>(context))(begin, end); }, &body);
 }
 
 int team_size();
