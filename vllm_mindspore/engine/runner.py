@@ -171,6 +171,7 @@ class ModelRunner:
         bucket.fill(batch)
         self.kv_cache.ahead.used(batch.slot_mapping[-1] // self._block_size)
         logits, greedy, hidden = bucket.run(self.model)
+        self.kv_cache.ahead.rest()
         return StepOutput(
             logits=logits[:num_logits], greedy_token_ids=greedy[:num_logits], hidden_states=hidden[:num_tokens]
         )

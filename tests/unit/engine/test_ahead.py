@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vllm_mindspore.engine import ahead
+from vllm_mindspore.engine.memory import total_memory
 from vllm_mindspore.kernels import ops
 
 BLOCKS = 256
@@ -38,9 +39,10 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def arrays(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """With pages of 4 KiB, and 64 blocks kept ahead."""
+    """With pages of 4 KiB, 64 blocks kept ahead, and never a quiet moment."""
     arrays = [np.frombuffer(mmap.mmap(-1, int(np.prod(shape)) * 2), np.uint16).reshape(shape) for shape in SHAPES]
     monkeypatch.setattr(ahead, "_BYTES_AHEAD", 64 * sum(array[0].nbytes for array in arrays))
+    monkeypatch.setattr(ahead, "_QUIET_SECONDS", 3600)
     assert not any(taken_blocks(array).any() for array in arrays)
     return arrays
 
@@ -58,6 +60,28 @@ def test_blocks_are_there_some_way_ahead_of_those_in_use(arrays: list[np.ndarray
     wait_until(lambda: all(taken_blocks(array).all() for array in arrays))
     assert not any(array.any() for array in arrays)
     wait_until(lambda: "memory" not in {thread.name for thread in threading.enumerate()})
+
+
+def test_the_rest_is_taken_while_there_are_no_steps(arrays: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "_QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(ahead, "_BYTES_WHEN_IDLE", arrays[0].nbytes // 8)
+    memory = ahead.MemoryAhead(arrays)
+    memory.used(0)
+    memory.start()
+    time.sleep(1)  # in a long step
+    assert not taken_blocks(arrays[0])[64 + 1 :].any()
+    memory.rest()
+    wait_until(lambda: all(taken_blocks(array).all() for array in arrays))
+
+
+def test_others_keep_a_quarter_of_the_memory(arrays: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "_QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(ahead, "available_memory", lambda: total_memory() // 5)
+    memory = ahead.MemoryAhead(arrays)
+    memory.start()
+    time.sleep(1)
+    assert not taken_blocks(arrays[0])[64 + 1 :].any()
+    memory.stop()
 
 
 def test_a_stopped_one_takes_no_more(arrays: list[np.ndarray]) -> None:
