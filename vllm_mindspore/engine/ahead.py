@@ -70,7 +70,12 @@ class MemoryAhead:
         while taken < self._num_blocks and not self._stopped[0]:
             asked = self._more.wait(0 if idle else _QUIET_SECONDS)
             self._more.clear()
-            idle = not asked and steps == self._steps and not self._step_under_way and available_memory() > total_memory() // 4
+            idle = (
+                not asked
+                and steps == self._steps
+                and not self._step_under_way
+                and available_memory() > total_memory() // 4
+            )
             steps = self._steps
             wanted = max(self._wanted if asked else 0, taken + self._blocks_when_idle if idle else 0)
             wanted = min(wanted, self._num_blocks)
