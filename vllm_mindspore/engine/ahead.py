@@ -15,7 +15,7 @@ from vllm_mindspore.kernels import ops
 
 _BYTES_AHEAD = 256 << 20
 _BYTES_WHEN_IDLE = 64 << 20  # a step that comes meanwhile has a seventh of a second beside it
-_QUIET_SECONDS = 5.0  # without a step, after which an engine has nothing to do; from its cache to its being ready it takes less
+_QUIET_SECONDS = 5.0  # without a step, after which an engine has nothing to do: it is ready sooner after its cache is
 
 
 class MemoryAhead:
