@@ -37,13 +37,12 @@ class MemoryAhead:
         self._blocks_ahead = max(1, _BYTES_AHEAD // block_bytes)
         self._blocks_when_idle = max(1, _BYTES_WHEN_IDLE // block_bytes)
         self._steps, self._step_under_way = 0, False
-        self._wanted = 0  # blocks from the first on
+        self._wanted = self._blocks_ahead  # blocks from the first on
         self._more = threading.Event()
         self._stopped = np.zeros(1, np.int32)
 
     def start(self) -> None:
         """Begin to take memory for the first blocks."""
-        self._wanted = self._blocks_ahead
         self._more.set()
         threading.Thread(target=self._take, name="memory", daemon=True).start()
 
@@ -77,8 +76,7 @@ class MemoryAhead:
                 and available_memory() > total_memory() // 4
             )
             steps = self._steps
-            wanted = max(self._wanted if asked else 0, taken + self._blocks_when_idle if idle else 0)
-            wanted = min(wanted, self._num_blocks)
+            wanted = min(taken + self._blocks_when_idle if idle else self._wanted, self._num_blocks)
             if wanted > taken:
                 ops.take_memory(self._arrays, taken, wanted, self._stopped)
                 taken = wanted

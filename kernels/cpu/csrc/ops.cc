@@ -4,7 +4,8 @@
 // x [T, K], weight, [bias [N],] num_tokens [1] -> one or more [T, n]
 static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int nparam, bool has_bias, bool gated) {
   const int count = 2 + has_bias, first_output = count + 1;
-  MatMul op = {};
+  MatMul& op = *scratch_products(1);
+  op = {};
   if (!weight_dtype_of(dtypes[1], &op.dtype) || nparam - first_output > kMaxOutputs) return 1;
   op.x = in<float>(params, 0);
   op.weight = params[1];
@@ -18,10 +19,7 @@ static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int n
     op.out[i] = out<float>(params, first_output + i);
     op.width[i] = op.stride[i] = shapes[first_output + i][1];
   }
-  if (!op.rows) return 0;
-  MatMul* ops = scratch_products(1);
-  *ops = op;
-  run_all(ops, 1);
+  run_all(&op, 1);
   return 0;
 }
 

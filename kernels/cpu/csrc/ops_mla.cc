@@ -11,7 +11,6 @@ OP(transpose_batch_matmul_transpose, 3) {
   shared.rows = count_of(params, 2, shapes[0][0]);
   shared.num_outputs = 1;
   shared.width[0] = width, shared.stride[0] = heads * width;
-  if (!shared.rows) return 0;
   MatMul* ops = scratch_products(heads);
   for (int64_t h = 0; h < heads; ++h) {
     ops[h] = shared;

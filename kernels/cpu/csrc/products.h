@@ -5,7 +5,7 @@
 
 #include "op.h"
 
-// The products of `scratch_products`. All have the same k and number of panels, and at least one row.
+// The products of `scratch_products`. All have the same k and number of panels.
 //
 // A thread packs the rows it needs for itself, even if another packs them too: to share them would be a wait for each other, and lines that one core
 // writes and others have read before go back and forth between their caches, which takes several times as long as packing does.
@@ -35,20 +35,19 @@ inline void run_all(MatMul* ops, int64_t count) {
     };
     thread_local Packed packed = {0, 0, 0};
     for (int64_t g = std::upper_bound(begins, begins + count, begin) - begins - 1; begin < end;) {
-      if (begin == begins[g + 1]) ++g;
+      while (begin == begins[g + 1]) ++g;
       MatMul op = ops[g];
-      const int64_t most = tiles_of_block(op.tiles), block = (begin - begins[g]) / (most * panels);
-      const int64_t first = block * most, tiles = std::min(most, op.tiles - first), origin = begins[g] + first * panels;
+      const int64_t in_block = tiles_of_block(op.tiles), block = (begin - begins[g]) / (in_block * panels);
+      const int64_t first = block * in_block, tiles = std::min(in_block, op.tiles - first), origin = begins[g] + first * panels;
       op.first_packed = tile_begin(op.rows, op.tiles, first);
       op.packed_rows = scratch(Purpose::packed_rows, tiles * isa.max_tile_rows * (op.k + 1) * 4);
       if (packed.run != run || packed.product != g || packed.block != block) isa.pack_rows(op, first, first + tiles);
       packed = {run, g, block};
       for (const int64_t stop = std::min(end, origin + tiles * panels); begin < stop;) {
         const int64_t panel = (begin - origin) / tiles, tile = (begin - origin) % tiles;
-        const int64_t whole = tile ? 0 : (stop - begin) / tiles, some = std::min(tiles - tile, stop - begin);
-        if (whole) isa.matmul(op, panel, panel + whole, first, first + tiles);
-        else isa.matmul(op, panel, panel + 1, first + tile, first + tile + some);
-        begin += whole ? whole * tiles : some;
+        const int64_t some = std::min(tiles - tile, stop - begin), alike = some == tiles ? (stop - begin) / tiles : 1;  // whole panels at once
+        isa.matmul(op, panel, panel + alike, first + tile, first + tile + some);
+        begin += alike * some;
       }
     }
   });
