@@ -103,5 +103,5 @@ def test_an_editable_install_finds_its_parts_and_its_kernels_compute(checkout: P
     )
     where, computed = run(python, "-c", code, cwd=tmp_path).splitlines()
     assert Path(where) == checkout / "compat/common/patches.py"
-    assert computed in ("avx512bf16", "avx512", "avx2", "portable", "neon")
+    assert computed in ("amx", "avx512bf16", "avx512", "avx2", "portable", "neon")
     assert "vllm091" in run(tmp_path / "venv/bin/vllm-mindspore", "matrix")

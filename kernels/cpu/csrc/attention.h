@@ -40,9 +40,12 @@ inline int64_t lay_out(int64_t rows, int64_t head, void* memory, AttentionScratc
   return (used + 4 * rows) * static_cast<int64_t>(sizeof(float));
 }
 
+// Whole tiles of them.
+inline int64_t room_for_rows(int64_t rows) { return (rows + 15) / 16 * 16; }
+
 inline int64_t attention_scratch(const Attention& op, int64_t rows) {
   AttentionScratch unused;
-  return lay_out(rows * (op.heads / op.kv_heads), padded_head(op.head_dim), nullptr, &unused);
+  return lay_out(room_for_rows(rows * (op.heads / op.kv_heads)), padded_head(op.head_dim), nullptr, &unused);
 }
 
 // Steps of a sum: kTogether<T> rows of a matrix of T that lie side by side, a word of 4 bytes for each column.
@@ -81,7 +84,12 @@ struct Chunk {
   int64_t stride;                   // bytes between two steps
   Run runs[kMaxRuns];
   int num_runs;
+  int64_t rest;                     // where tiles are multiplied: keys of a last run that is not whole
 };
+
+#if defined(__AMX_BF16__)
+#include "attention_amx.h"
+#endif
 
 template <class T, int kRows, int kVectors = chunk_vectors(kRows)>
 inline void score_rows(const float* query, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps, float* scores, int first = 0) {
@@ -160,15 +168,26 @@ inline void find_chunk(const Attention& op, const AttentionItem& item, int64_t f
   const char *keys = static_cast<const char*>(op.key_cache), *values = static_cast<const char*>(op.value_cache);
   chunk->stride = kSlotsTogether * 4;
   chunk->num_runs = 0;
+  chunk->rest = 0;
   for (int64_t i = 0; i < kKeysPerChunk; i += kSlotsTogether) {
     const int v = static_cast<int>(i / kLanes);
     if (i >= count) {  // scores that nobody looks at
       for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = chunk->keys[0];
       continue;
     }
-    const int64_t region = head_in_block(op, item, first + i) * T::kBytes, slot = (first + i) % op.block_size, present = least(kSlotsTogether, count - i);
+    const int64_t region = head_in_block(op, item, first + i) * T::kBytes, slot = (first + i) % op.block_size;
     for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = keys + region + slot * op.head_dim * T::kBytes + j * kLanes * 4;
     const char* at = values + region + slot / kTogether_ * op.head_dim * 4;
+#if defined(__AMX_BF16__)
+    if constexpr (kTiles<T>) {
+      if (i % slots_of_run(op)) continue;
+      const int64_t present = least(slots_of_run(op), count - i);
+      chunk->runs[chunk->num_runs++] = {at, steps_of<T>(present)};
+      chunk->rest = present % slots_of_run(op);
+      continue;
+    }
+#endif
+    const int64_t present = least(kSlotsTogether, count - i);
     if (present / kTogether_) chunk->runs[chunk->num_runs++] = {at, present / kTogether_};
     if (present % kTogether_) {  // what lies beside the last key is anything
       uint32_t* pair = reinterpret_cast<uint32_t*>(s.values);
@@ -208,13 +227,15 @@ inline void copy_chunk(const Attention& op, const AttentionItem& item, int64_t f
     chunk->keys[v] = reinterpret_cast<const char*>(keys + first * head) + (slot - first) * 4;
   }
   chunk->stride = kSlotsTogether * 4;
-  chunk->runs[0] = {reinterpret_cast<const char*>(values), steps_of<T>(count)};
+  chunk->runs[0] = {reinterpret_cast<const char*>(values), kTiles<T> ? steps_of<T>(kKeysPerChunk) : steps_of<T>(count)};
   chunk->num_runs = 1;
+  chunk->rest = 0;
 }
 
 template <class T>
 inline void take_query(const float* from, const Attention& op, float* query) {
   if constexpr (kDots<T>) {
+    if constexpr (kTiles<T>) memset(query, 0, padded_head(op.head_dim) * 2);
     round_row(from, op.head_dim, op.scale, query);
   } else {
     scale_row(from, op.head_dim, op.scale, query, steps_of<T>(op.head_dim) * kTogether<T>);
@@ -358,18 +379,49 @@ inline bool find_following(const Attention& op, const AttentionItem& item, int64
   return true;
 }
 
+// Scores of all query rows with the chunk's keys.
+template <class T>
+inline void score_all(int64_t rows, const AttentionScratch& s, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps) {
+#if defined(__AMX_BF16__)
+  if constexpr (kTiles<T>) {
+    for (int64_t r = 0; r < rows; r += kTileRows)
+      score_tile(reinterpret_cast<const char*>(s.query + r * width), width * 4, chunk, r ? nullptr : next, s.scores + r * kKeysPerChunk);
+    return;
+  }
+#endif
+  for (int64_t r = 0; r < rows; r += kRowsAtOnce)
+    score<T>(least(kRowsAtOnce, rows - r), s.query + r * width, width, chunk, r ? nullptr : next, steps, s.scores + r * kKeysPerChunk);
+}
+
+// Add the chunk's values, weighted, to the sums of all rows.
+template <class T>
+inline void weigh_all([[maybe_unused]] const Attention& op, int64_t rows, const AttentionScratch& s, Chunk& chunk, const Chunk* next, int64_t head) {
+#if defined(__AMX_BF16__)
+  if constexpr (kTiles<T>) {
+    if (chunk.rest) complete_last_run(op, s, chunk);
+    for (int64_t r = 0; r < rows; r += kTileRows) weigh_tiles(s.scores + r * kKeysPerChunk, chunk, r ? nullptr : next, head, s.sums + r * head);
+    return;
+  }
+#endif
+  for (int64_t r = 0; r < rows; r += kRowsAtOnce)
+    weigh<T>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, r ? nullptr : next, head, s.sums + r * head);
+}
+
 template <class T>
 inline void attention_of(const Attention& op, const AttentionItem& item, void* memory) {
   const int64_t head = padded_head(op.head_dim), group = op.heads / op.kv_heads, rows = item.rows * group;
-  const int64_t steps = steps_of<T>(op.head_dim), width = steps * kFactors<T>;
+  const int64_t steps = steps_of<T>(op.head_dim), width = kTiles<T> ? head / 2 : steps * kFactors<T>;
   const bool direct = op.block_size % kSlotsTogether == 0 && op.head_dim == head;
   AttentionScratch s;
-  lay_out(rows, head, memory, &s);
+  lay_out(room_for_rows(rows), head, memory, &s);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = op.first_rows[item.seq] + item.first_row + r / group;
     take_query<T>(op.query + (row * op.heads + item.kv_head * group + r % group) * op.head_dim, op, s.query + r * width);
   }
   reset(s.totals, s.total, rows, head);
+#if defined(__AMX_BF16__)
+  if constexpr (kTiles<T>) configure_attention(rows);
+#endif
   const int64_t first = first_position(op, item);
   const int64_t window = op.window ? op.window : first + item.rows;
   for (int64_t p = item.first_partition; p < item.first_partition + item.partitions; ++p) {
@@ -390,8 +442,7 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
       } else if (find_following<T>(op, item, p, s, &chunks[1 - turn])) {
         next = &chunks[1 - turn];
       }
-      for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        score<T>(least(kRowsAtOnce, rows - r), s.query + r * width, width, chunk, r ? nullptr : next, steps, s.scores + r * kKeysPerChunk);
+      score_all<T>(rows, s, width, chunk, next, steps);
       soften(
           rows, s.scores,
           [&](int64_t r) {
@@ -401,8 +452,7 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
           s.sums, head, s.part);
       if constexpr (kDots<T>)
         for (int64_t r = 0; r < rows; ++r) round_row(s.scores + r * kKeysPerChunk, kKeysPerChunk, 1.0f, s.scores + r * kKeysPerChunk);
-      for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        weigh<T>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, r ? nullptr : next, head, s.sums + r * head);
+      weigh_all<T>(op, rows, s, chunk, next, head);
     }
     for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * head, s.total[r], s.sums + r * head, s.part[r], head);
   }
@@ -413,6 +463,9 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
       write_partial(s.totals + r * head, s.total[r], head, op.partials + item.partial + r * (head + 2));
     }
   }
+#if defined(__AMX_BF16__)
+  if constexpr (kTiles<T>) tile_release();
+#endif
 }
 
 inline void attention(const Attention& op, const AttentionItem& item, void* scratch) {

@@ -4,16 +4,36 @@
 
 #include "kernels.h"
 
+#if defined(HAS_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace base { extern const Kernels table; }
 #if defined(__x86_64__)
 namespace avx2 { extern const Kernels table; }
 namespace avx512 { extern const Kernels table; }
 namespace avx512bf16 { extern const Kernels table; }
+#if defined(HAS_AMX)
+namespace amx { extern const Kernels table; }
+#endif
 #endif
 
 namespace {
+#if defined(HAS_AMX)
+// Linux gives the registers to processes that ask for them, and none where a thread has a signal stack too small to hold them.
+bool may_use_amx() {
+  unsigned eax, ebx, ecx, edx;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return (edx & kBf16) && (edx & kTile) && !syscall(SYS_arch_prctl, kRequestPermission, kTileData);
+}
+#endif
+
 struct Available {
-  const Kernels* tables[5] = {};
+  const Kernels* tables[6] = {};
   Available() {
     int count = 0;
 #if defined(__x86_64__)
@@ -21,7 +41,11 @@ struct Available {
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) tables[count++] = &avx512bf16::table;
+    const bool has_bf16 = has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+#if defined(HAS_AMX)
+    if (has_bf16 && may_use_amx()) tables[count++] = &amx::table;
+#endif
+    if (has_bf16) tables[count++] = &avx512bf16::table;
     if (has_avx512) tables[count++] = &avx512::table;
     if (has_avx2) tables[count++] = &avx2::table;
 #endif

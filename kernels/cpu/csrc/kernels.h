@@ -164,7 +164,7 @@ struct Mla {
 
 struct Kernels {
   const char* name;
-  int max_tile_rows;
+  int max_tile_rows[4];  // of a product with weights of a Dtype
   void (*pack_rows)(const MatMul&, int64_t tile_begin, int64_t tile_end);
   void (*matmul)(const MatMul&, int64_t panel_begin, int64_t panel_end, int64_t tile_begin, int64_t tile_end);
   void (*embedding)(const Embedding&, int64_t row_begin, int64_t row_end);

@@ -49,9 +49,20 @@ inline void multiply(const void* rows, const void* panel, int64_t k, const char*
 
 #include "matmul_int8.h"
 
+#if defined(__AMX_BF16__)
+#include "matmul_amx.h"
+#endif
+
+template <class T>
+constexpr int kMaxRows = kMaxTileRows;
+#if defined(__AMX_BF16__)
+template <>
+constexpr int kMaxRows<Bf16> = 2 * kTileRows;
+#endif
+
 typedef void (*Multiply)(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out);
 
-template <class T, int kRows = kMaxTileRows>
+template <class T, int kRows = kMaxRows<T>>
 inline Multiply multiply_for(int64_t rows) {
   if constexpr (kRows == 0) {
     return nullptr;
@@ -59,6 +70,10 @@ inline Multiply multiply_for(int64_t rows) {
     if (rows < kRows) return multiply_for<T, kRows - 1>(rows);
     if constexpr (T::kBytes == 1) {
       return multiply_int8<kRows>;
+#if defined(__AMX_BF16__)
+    } else if constexpr (kTiles<T>) {
+      return multiply_tiles<kRows>;
+#endif
     } else {
       return multiply<T, kRows>;
     }
@@ -68,7 +83,9 @@ inline Multiply multiply_for(int64_t rows) {
 // Bytes of one packed row.
 inline int64_t packed_row_bytes(const MatMul& m) {
   if (m.dtype == Dtype::i8) return int8_row_bytes(m.k);
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__)
+  if (m.dtype == Dtype::bf16) return tile_row_bytes(m.k);
+#elif defined(__AVX512BF16__)
   if (m.dtype == Dtype::bf16) return even(m.k) * 2;
 #endif
   return (m.dtype == Dtype::f32 ? m.k : even(m.k)) * 4;
@@ -124,7 +141,12 @@ inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
       continue;
     }
     const auto value = [&](int64_t r, int64_t i) { return i < m.k ? x[r * m.x_stride + i] : 0.0f; };
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__)
+    if (m.dtype == Dtype::bf16) {
+      for (int64_t r = 0; r < rows; ++r) pack_tile_row(x + r * m.x_stride, m.k, rows, r, to);
+      continue;
+    }
+#elif defined(__AVX512BF16__)
     if (m.dtype == Dtype::bf16) {
       interleave(
           rows, even(m.k) / 2, reinterpret_cast<uint32_t*>(to),
@@ -200,17 +222,25 @@ inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t ro
 template <class T>
 inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {
   const int64_t row_bytes = packed_row_bytes(m), k = T::kBytes == 4 ? m.k : even(m.k), bytes = panel_bytes(m.dtype, m.k);
-  alignas(64) float sums[kMaxTileRows * kPanel];
+  alignas(64) float sums[kMaxRows<T> * kPanel];
+  [[maybe_unused]] int64_t configured = 0;
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
     const char* ahead = static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
     const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
+#if defined(__AMX_BF16__)
+      if constexpr (kTiles<T>)
+        if (rows != configured) configure_product(configured = rows);
+#endif
       multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + (first - m.first_packed) * row_bytes, weight, k, ahead + (tile - begin) * share, stride, sums);
       write_tile(m, panel, first, rows, sums);
     }
   }
+#if defined(__AMX_BF16__)
+  if constexpr (kTiles<T>) tile_release();
+#endif
 }
 
 inline void matmul(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {

@@ -5,7 +5,7 @@
 
 #include "op.h"
 
-// The products of `scratch_products`. All have the same k and number of panels.
+// The products of `scratch_products`. All have the same k, dtype and number of panels.
 //
 // A thread packs the rows it needs for itself, even if another packs them too: to share them would be a wait for each other, and lines that one core
 // writes and others have read before go back and forth between their caches, which takes several times as long as packing does.
@@ -14,8 +14,8 @@ inline void run_all(MatMul* ops, int64_t count) {
   static std::atomic<uint64_t> runs{0};
   const uint64_t run = ++runs;
   const Kernels& isa = kernels();
-  const int64_t panels = ops->panels;
-  const int64_t threads = team_size(), fit = std::max<int64_t>(1, (512 << 10) / (ops->k * isa.max_tile_rows * 2));
+  const int64_t panels = ops->panels, tile_rows = isa.max_tile_rows[static_cast<int>(ops->dtype)];
+  const int64_t threads = team_size(), fit = std::max<int64_t>(1, (512 << 10) / (ops->k * tile_rows * 2));
   // Rows that stay in the second-level cache while panels pass; of many, each thread has some of its own.
   const auto tiles_of_block = [&](int64_t tiles) {
     const int64_t most = std::min(fit, std::max<int64_t>(8, (tiles + threads - 1) / threads)), blocks = (tiles + most - 1) / most;
@@ -25,7 +25,7 @@ inline void run_all(MatMul* ops, int64_t count) {
   int64_t* begins = reinterpret_cast<int64_t*>(ops + count);
   begins[0] = 0;
   for (int64_t g = 0; g < count; ++g) {
-    ops[g].tiles = (ops[g].rows + isa.max_tile_rows - 1) / isa.max_tile_rows;
+    ops[g].tiles = (ops[g].rows + tile_rows - 1) / tile_rows;
     begins[g + 1] = begins[g] + ops[g].tiles * panels;
   }
   team_run_ranges(begins[count], [&](int64_t begin, int64_t end) {
@@ -40,7 +40,7 @@ inline void run_all(MatMul* ops, int64_t count) {
       const int64_t in_block = tiles_of_block(op.tiles), block = (begin - begins[g]) / (in_block * panels);
       const int64_t first = block * in_block, tiles = std::min(in_block, op.tiles - first), origin = begins[g] + first * panels;
       op.first_packed = tile_begin(op.rows, op.tiles, first);
-      op.packed_rows = scratch(Purpose::packed_rows, tiles * isa.max_tile_rows * (op.k + 1) * 4);
+      op.packed_rows = scratch(Purpose::packed_rows, tiles * tile_rows * (op.k + 31) * 4);
       if (packed.run != run || packed.product != g || packed.block != block) isa.pack_rows(op, first, first + tiles);
       packed = {run, g, block};
       for (const int64_t stop = std::min(end, origin + tiles * panels); begin < stop;) {

@@ -13,6 +13,9 @@ import numpy as np
 U = 2.0**-24
 """Unit roundoff of float32."""
 
+ROUNDING_ISAS = ("amx", "avx512bf16")
+"""Instruction sets that round activations to bfloat16 beside weights or a cache of it, and take tiny numbers for zero then."""
+
 
 def to_bfloat16(x: np.ndarray) -> np.ndarray:
     """Bits of the nearest bfloat16, ties to even, by scaling each value until its last kept bit is worth 1."""

@@ -55,7 +55,7 @@ class Sequences:
         query = np.concatenate([q[end - n : end] for q, end, n in zip(self.query, ends, new)])
         exact, bound = reference.attention(
             query, self.key_cache, self.value_cache, self.block_tables, ends, new, self.scale, self.window,
-            rounds=library.isa() == "avx512bf16" and self.key_cache.dtype == np.uint16,
+            rounds=library.isa() in reference.ROUNDING_ISAS and self.key_cache.dtype == np.uint16,
         )  # fmt: skip
         error = np.abs(result - exact)
         assert (error <= bound).all(), (

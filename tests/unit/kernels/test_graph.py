@@ -111,7 +111,7 @@ def check(
     lasts: list[int],
 ) -> None:
     """Each result against the reference, from what the graph itself gave the operator."""
-    rounds = library.isa() == "avx512bf16" and caches[0].dtype == np.uint16
+    rounds = library.isa() in reference.ROUNDING_ISAS and caches[0].dtype == np.uint16
     u, dim, epsilon = reference.U, graphs.HEAD_DIM, graphs.EPSILON
 
     vocabulary = np.vstack([reference.to_double(parts["vocabulary"][0]), np.zeros(graphs.HIDDEN)])

@@ -18,7 +18,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def rounds_activations(isa: str, dtype: str) -> bool:
-    return isa == "avx512bf16" and dtype == "bfloat16"
+    return isa in reference.ROUNDING_ISAS and dtype == "bfloat16"
 
 
 def draw_weight(rng: np.random.Generator, n: int, k: int, dtype: str) -> np.ndarray:

@@ -1,0 +1,3 @@
+#define VARIANT amx
+#define VARIANT_NAME "amx"
+#include "variant.h"
