@@ -165,4 +165,6 @@ def test_callers_that_take_tiny_numbers_for_zero_get_the_same_bits(isa: str, dty
     finally:
         torch.set_flush_denormal(False)
     assert np.array_equal(found, expected)
-    assert (expected > 0).all() or (isa in reference.ROUNDING_ISAS and dtype == "bfloat16")  # whose dot products know no tiny numbers
+    assert (expected > 0).all() or (
+        isa in reference.ROUNDING_ISAS and dtype == "bfloat16"
+    )  # whose dot products know no tiny numbers
