@@ -249,8 +249,6 @@ struct Seen {  // keys of a chunk that a row sees
 // Turn scores of a few rows into weights; rescale their sums to the new maximum. Rows go side by side: within one, each step waits for the one before.
 template <int kRows>
 inline void soften_rows(float* scores, const Seen* seen, float* sums, int64_t head, Softmax* states) {
-  Ints lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
   const Floats hidden = splat(-__builtin_inff());
   Floats best[kRows], denominator[kRows] = {};
   float maximum[kRows], sum[kRows];
@@ -263,7 +261,7 @@ inline void soften_rows(float* scores, const Seen* seen, float* sums, int64_t he
     } else {
       const Ints begin = Ints{} + static_cast<int32_t>(seen[r].low), end = Ints{} + static_cast<int32_t>(seen[r].high);
       for (int i = 0; i < kKeysPerChunk; i += kLanes) {
-        const Ints key = lane + i;
+        const Ints key = kLane + i;
         const Floats visible = (key >= begin) & (key < end) ? load<Floats>(row + i) : hidden;
         store(row + i, visible);
         best[r] = max_of(best[r], visible);

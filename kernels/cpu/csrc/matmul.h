@@ -20,8 +20,10 @@ constexpr int kPanelVectors = kPanel / kLanes;
 // `ahead` is what the next panel's tiles will read, of which this tile asks for its share in the order of memory: `stride` bytes at each step of
 // a whole panel, half of that at one of half a panel. By itself the machine reads too little ahead to compute meanwhile; beside few rows, which
 // wait for memory alone, it reads faster when it is let be.
+//
+// Rows of sums go to `out`, `out_stride` floats apart.
 template <class T, int kRows>
-inline void multiply(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out) {
+inline void multiply(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out, int64_t out_stride) {
   // Beside many rows, the sums of half a panel fill the registers; a row's factor then serves as many products as there are vectors.
   constexpr int kVectors = kPanelVectors <= vectors_beside(kRows) ? kPanelVectors : kPanelVectors / 2;
   for (int first = 0; first < kPanelVectors; first += kVectors) {
@@ -43,7 +45,7 @@ inline void multiply(const void* rows, const void* panel, int64_t k, const char*
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) store(out + r * kPanel + (first + v) * kLanes, sum[r][v]);
+      for (int v = 0; v < kVectors; ++v) store(out + r * out_stride + (first + v) * kLanes, sum[r][v]);
   }
 }
 
@@ -60,7 +62,7 @@ template <>
 constexpr int kMaxRows<Bf16> = 2 * kTileRows;
 #endif
 
-typedef void (*Multiply)(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out);
+typedef void (*Multiply)(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out, int64_t out_stride);
 
 template <class T, int kRows = kMaxRows<T>>
 inline Multiply multiply_for(int64_t rows) {
@@ -170,34 +172,37 @@ inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
   }
 }
 
-// silu(x) = x / (1 + e^-x); 16 gate and 16 up features of a row.
-inline void gate(const float* tile, const float* gate_bias, const float* up_bias, int64_t count, float* out) {
-  float result[16];
-  for (int i = 0; i < 16; i += kLanes) {
-    Floats g = load<Floats>(tile + i), u = load<Floats>(tile + 16 + i);
-    if (gate_bias) {
-      float bias[2 * kLanes] = {};
-      for (int64_t j = i; j < least(count, i + kLanes); ++j) {
-        bias[j - i] = gate_bias[j];
-        bias[kLanes + j - i] = up_bias[j];
-      }
-      g += load<Floats>(bias);
-      u += load<Floats>(bias + kLanes);
+// silu(x) = x / (1 + e^-x)
+inline Floats silu(Floats x) { return x * reciprocal_of(1.0f + exp_of(-x)); }
+
+// 16 gate and 16 up features of each row, of which `count` are there.
+template <bool kBias>
+inline void gate(const float* tile, int64_t rows, const float* gate_bias, const float* up_bias, int64_t count, float* out, int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r, tile += kPanel, out += stride) {
+    float result[16];
+    for (int i = 0; i < 16; i += kLanes) {
+      Floats g = load<Floats>(tile + i), u = load<Floats>(tile + 16 + i);
+      if constexpr (kBias) g += load<Floats>(gate_bias + i), u += load<Floats>(up_bias + i);
+      store(result + i, silu(g) * u);
     }
-    store(result + i, g / (1.0f + exp_of(-g)) * u);
+    if (count == 16)
+      memcpy(out, result, sizeof(result));
+    else
+      memcpy(out, result, count * sizeof(float));
   }
-  if (count >= 16)
-    memcpy(out, result, sizeof(result));
-  else
-    memcpy(out, result, count * sizeof(float));
 }
 
 inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, float* tile) {
   if (m.gated) {
     const int64_t width = m.width[0], column = panel * 16, count = least(16, width - column);
-    const float *gate_bias = nullptr, *up_bias = nullptr;
-    if (m.bias) gate_bias = m.bias + column, up_bias = gate_bias + width;
-    for (int64_t r = 0; r < rows; ++r) gate(tile + r * kPanel, gate_bias, up_bias, count, m.out[0] + (first + r) * m.stride[0] + column);
+    float *out = m.out[0] + first * m.stride[0] + column, gate_bias[16] = {}, up_bias[16] = {};
+    if (m.bias) {
+      memcpy(gate_bias, m.bias + column, count * sizeof(float));
+      memcpy(up_bias, m.bias + width + column, count * sizeof(float));
+      gate<true>(tile, rows, gate_bias, up_bias, count, out, m.stride[0]);
+    } else {
+      gate<false>(tile, rows, gate_bias, up_bias, count, out, m.stride[0]);
+    }
     return;
   }
   int64_t start = 0;  // of the output among the features
@@ -210,13 +215,24 @@ inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t ro
       const float* sums = tile + r * kPanel + (from - column);
       if (m.bias) {
         for (int64_t j = 0; j < to - from; ++j) out[j] = sums[j] + m.bias[from + j];
-      } else if (to - from == kPanel) {
-        memcpy(out, sums, kPanel * sizeof(float));
       } else {
         memcpy(out, sums, (to - from) * sizeof(float));
       }
     }
   }
+}
+
+// Where the sums of row 0 with a panel go, if they are a part of one output as they are.
+inline float* output_of(const MatMul& m, int64_t panel, int64_t* stride) {
+  if (m.gated || m.bias) return nullptr;
+  int64_t from = panel * kPanel;
+  for (int i = 0; i < m.num_outputs; from -= m.width[i++])
+    if (from < m.width[i]) {
+      if (from + kPanel > m.width[i]) return nullptr;
+      *stride = m.stride[i];
+      return m.out[i] + from;
+    }
+  return nullptr;
 }
 
 template <class T>
@@ -228,14 +244,17 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
     const char* ahead = static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
     const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
+    int64_t out_stride = kPanel;
+    float* const out = output_of(m, panel, &out_stride);
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
 #if defined(__AMX_BF16__)
       if constexpr (kTiles<T>)
         if (rows != configured) configure_product(configured = rows);
 #endif
-      multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + (first - m.first_packed) * row_bytes, weight, k, ahead + (tile - begin) * share, stride, sums);
-      write_tile(m, panel, first, rows, sums);
+      multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + (first - m.first_packed) * row_bytes, weight, k, ahead + (tile - begin) * share, stride,
+                            out ? out + first * out_stride : sums, out_stride);
+      if (!out) write_tile(m, panel, first, rows, sums);
     }
   }
 #if defined(__AMX_BF16__)

@@ -27,7 +27,7 @@ inline void add_tiles(const char* rows, const char* weights) {
 }
 
 template <int kRows>
-inline void multiply_tiles(const void* packed, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out) {
+inline void multiply_tiles(const void* packed, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out, int64_t out_stride) {
   constexpr bool kSecond = kRows > kTileRows;
   const char *rows = static_cast<const char*>(packed), *weights = static_cast<const char*>(panel);
   const int64_t share = stride * kTileStep / 2;  // of what is asked for, in a step
@@ -46,11 +46,12 @@ inline void multiply_tiles(const void* packed, const void* panel, int64_t k, con
     memcpy(rest, weights, k % kTileStep * kPanel * 2);
     add_tiles<kSecond>(rows, rest);
   }
-  tile_store<0>(out, kPanel * 4);
-  tile_store<1>(out + kPanel / 2, kPanel * 4);
+  tile_store<0>(out, out_stride * 4);
+  tile_store<1>(out + kPanel / 2, out_stride * 4);
   if constexpr (kSecond) {
-    tile_store<2>(out + kTileRows * kPanel, kPanel * 4);
-    tile_store<3>(out + kTileRows * kPanel + kPanel / 2, kPanel * 4);
+    out += kTileRows * out_stride;
+    tile_store<2>(out, out_stride * 4);
+    tile_store<3>(out + kPanel / 2, out_stride * 4);
   }
 }
 

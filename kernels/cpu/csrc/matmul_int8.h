@@ -70,12 +70,11 @@ inline Ints add_products(Ints sum, const Pairs& w, int32_t pair) { return sum + 
 constexpr int kAbreast = kLanes == 16 ? 2 : 1;  // vectors of weights that are held while all rows pass
 
 template <int kRows>
-inline void multiply_int8(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out) {
+inline void multiply_int8(const void* rows, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out, int64_t out_stride) {
   const int32_t* pairs = static_cast<const int32_t*>(rows);
   const float *row_scales = reinterpret_cast<const float*>(pairs + k / 2 * kRows), *scales = static_cast<const float*>(panel);
   const int8_t* w = static_cast<const int8_t*>(panel) + kScaleBytes;
   const int64_t pieces = pieces_of(k);
-  memset(out, 0, kRows * kPanel * sizeof(float));
   for (int64_t piece = 0; piece < pieces; ++piece, row_scales += kRows) {
     Ints sum[kRows][kPanelVectors] = {};
     const int64_t end = piece_begin(k, piece + 1);
@@ -94,9 +93,11 @@ inline void multiply_int8(const void* rows, const void* panel, int64_t k, const 
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
       for (int v = 0; v < kPanelVectors; ++v) {
-        float* to = out + r * kPanel + v * kLanes;
-        store(to, load<Floats>(to) + __builtin_convertvector(sum[r][v], Floats) * row_scales[r]);
+        float* to = out + r * out_stride + v * kLanes;
+        Floats total = __builtin_convertvector(sum[r][v], Floats) * row_scales[r];
+        if (piece) total += load<Floats>(to);
+        if (piece + 1 == pieces) total *= load<Floats>(scales + v * kLanes);
+        store(to, total);
       }
   }
-  for (int i = 0; i < kRows * kPanel; i += kLanes) store(out + i, load<Floats>(out + i) * load<Floats>(scales + i % kPanel));
 }

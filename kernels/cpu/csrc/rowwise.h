@@ -42,8 +42,7 @@ inline void embedding(const Embedding& op, int64_t begin, int64_t end) {
 
 inline int32_t argmax(const float* x, int64_t count) {
   Floats best = splat(-__builtin_inff());
-  Ints where = {}, index;
-  for (int i = 0; i < kLanes; ++i) index[i] = i;
+  Ints where = {}, index = kLane;
   const int64_t whole = count / kLanes * kLanes;
   for (int64_t i = 0; i < whole; i += kLanes, index += kLanes) {
     const Floats v = load<Floats>(x + i);

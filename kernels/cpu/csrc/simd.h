@@ -33,15 +33,21 @@ inline void store(void* p, V v) {
 
 inline Floats splat(float x) { return x - Floats{}; }  // nothing to compute: x - 0 is x, of -0 as well
 inline Floats max_of(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats min_of(Floats a, Floats b) { return a < b ? a : b; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// Spelled out: of a loop that fills it the compiler makes instructions, for each of the lanes.
+#if defined(__AVX512F__)
+constexpr Ints kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif defined(__AVX2__)
+constexpr Ints kLane = {0, 1, 2, 3, 4, 5, 6, 7};
+#else
+constexpr Ints kLane = {0, 1, 2, 3};
+#endif
+
 // The second half of the first 2 * step lanes, in front.
-inline Floats fold(Floats v, int step) {
-  Ints lane = {};
-  for (int i = 0; i < kLanes; ++i) lane[i] = (i + step) % kLanes;
-  return __builtin_shuffle(v, lane);
-}
+inline Floats fold(Floats v, int step) { return __builtin_shuffle(v, (kLane + step) & (kLanes - 1)); }
 
 inline float sum_of(Floats v) {
   // A tree, the same for every row.
@@ -56,12 +62,21 @@ inline float largest_of(Floats v) {
   return v[0];
 }
 
+// 1 / x to about 1 ulp.
+inline Floats reciprocal_of(Floats x) {
+#if defined(__AVX512F__)
+  const Floats near = (Floats)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);  // a division takes as long as all else of a sigmoid
+  return near * (2.0f - x * near);
+#else
+  return 1.0f / x;
+#endif
+}
+
 // e^x to about 2 ulp; exactly 1 at 0, exactly 0 below -87.3. Range reduction by ln 2 in two parts and the polynomial of
 // Moshier's Cephes library (expf).
-inline Floats exp_of(Floats x) {
+inline __attribute__((always_inline)) Floats exp_of(Floats x) {
   const Floats low = splat(-87.3f), high = splat(88.0f), magic = splat(12582912.0f);  // 1.5 * 2^23 rounds to an integer
-  Floats clamped = x < low ? low : x;
-  clamped = clamped > high ? high : clamped;
+  const Floats clamped = min_of(max_of(x, low), high);
   const Floats shifted = clamped * 1.44269504088896341f + magic;
   const Floats n = shifted - magic;
   const Floats r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
@@ -72,7 +87,7 @@ inline Floats exp_of(Floats x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  const Ints exponent = ((Ints)shifted - (Ints)magic) << 23;
+  const Ints exponent = (Ints)shifted << 23;  // nothing is left of the magic number
   const Floats y = (Floats)((Ints)p + exponent);
   return x < low ? Floats{} : y;
 }
