@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "float_mode.h"
+#include "team.h"
 
 namespace {
 
@@ -22,14 +23,32 @@ struct Launch {
   std::vector<std::vector<int64_t>> dims;
   std::vector<int64_t*> shapes;
   std::vector<const char*> dtypes;
+  std::vector<bool> is_rows;  // of each param; none of an operator that does not treat each row by itself
+
+  int64_t rows() const {
+    for (size_t p = 0; p < is_rows.size(); ++p)
+      if (is_rows[p]) return dims[p][0];
+    return 0;
+  }
+  void* count() const { return params[inputs - 1]; }
 };
+
+// Launches in [begin, end) treat each row by itself: some rows go through all of them before the next, so that what one writes is still in a core's
+// cache when the next reads it.
+struct Chain {
+  size_t begin, end;
+  int64_t row_bytes;  // of what nobody reads outside of it
+};
+constexpr int64_t kRowsOfBlock = 256;  // with fewer, each thread reads all weights for too little work
+constexpr int kMaxParams = 16, kMaxDims = 8;
 
 // An output of an operator. MindSpore lends the same memory to one after the other; here each has an identity, and a place of its own for
 // as long as a later operator, or the caller, reads it.
 struct Buffer {
-  int64_t bytes;
+  int64_t bytes;       // of one row, if it is a chain's own
   size_t first, last;  // launches that write and that last read it
-  int64_t offset;
+  bool of_chain;       // it lies in memory of the thread that writes and reads it, some rows of it at a time
+  int64_t offset;      // in the capture's memory, or for each row of a block in that of the chain
 };
 
 constexpr int64_t kAlignment = 64;
@@ -41,12 +60,30 @@ const char* lasting(const char* dtype) {
   return nullptr;
 }
 
-// Of an output, which is never int8.
-int64_t bytes_of(const std::vector<int64_t>& dims, const char* dtype) {
-  int64_t bytes = std::strstr(dtype, "16") ? 2 : 4;
-  for (int64_t dim : dims) bytes *= dim;
-  return (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+// Buffers come in the order in which they are written: each takes the lowest gap between those that are still read. Returns what all take.
+int64_t assign_offsets(const std::vector<Buffer*>& buffers) {
+  std::vector<const Buffer*> live;  // by offset
+  int64_t size = 0;
+  for (Buffer* buffer : buffers) {
+    live.erase(std::remove_if(live.begin(), live.end(), [&](const Buffer* other) { return other->last < buffer->first; }), live.end());
+    int64_t offset = 0;
+    auto next = live.begin();
+    for (; next != live.end() && offset + buffer->bytes > (*next)->offset; ++next) offset = (*next)->offset + (*next)->bytes;
+    buffer->offset = offset;
+    live.insert(next, buffer);
+    size = std::max(size, offset + buffer->bytes);
+  }
+  return size;
 }
+
+// Of activations, which are never int8.
+int64_t row_bytes(const std::vector<int64_t>& dims, const char* dtype) {
+  int64_t bytes = std::strstr(dtype, "16") ? 2 : 4;
+  for (size_t i = 1; i < dims.size(); ++i) bytes *= dims[i];
+  return bytes;
+}
+
+int64_t aligned(int64_t bytes) { return (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
 
@@ -56,7 +93,7 @@ class Capture {
     if (memory_) munmap(memory_, static_cast<size_t>(size_));
   }
 
-  void add(Operator op, int inputs, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes) {
+  void add(Operator op, int inputs, std::initializer_list<int> rows, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes) {
     Launch launch;
     launch.op = op;
     launch.inputs = inputs;
@@ -67,27 +104,32 @@ class Capture {
       launch.dtypes.push_back(lasting(dtypes[i]));
       complete_ &= launch.dtypes.back() != nullptr;
     }
+    if (rows.size() && nparam <= kMaxParams) {
+      launch.is_rows.assign(nparam, false);
+      for (int i : rows) launch.is_rows[i] = true;
+      for (int i = inputs; i < nparam; ++i) launch.is_rows[i] = launch.dims[i][0] == launch.dims[*rows.begin()][0];
+    }
     launches_.push_back(std::move(launch));
   }
 
   // Give every output its place, and let the operators that read it find it there.
   bool place(const void* const* results, int count) {
     std::map<const void*, size_t> latest;  // address in the captured run -> the output that it holds
-    std::vector<std::vector<std::pair<int, size_t>>> params(launches_.size());  // of each launch: a param and its buffer
     if (!complete_ || launches_.empty()) return false;
     for (size_t i = 0; i < launches_.size(); ++i) {
       Launch& launch = launches_[i];
+      places_.emplace_back();
       for (int p = 0; p < static_cast<int>(launch.params.size()); ++p) {
         launch.shapes.push_back(launch.dims[p].data());
         if (p >= launch.inputs) {
           latest[launch.params[p]] = buffers_.size();
-          buffers_.push_back({bytes_of(launch.dims[p], launch.dtypes[p]), i, i, 0});
+          buffers_.push_back({aligned(launch.dims[p][0] * row_bytes(launch.dims[p], launch.dtypes[p])), i, i, false, 0});
         }
         // What no operator wrote is a parameter, a constant or an input of the graph, and stays where it is.
         const auto found = latest.find(launch.params[p]);
         if (found == latest.end()) continue;
         buffers_[found->second].last = i;
-        params[i].emplace_back(p, found->second);
+        places_[i].push_back({p, found->second});
       }
     }
     for (int r = 0; r < count; ++r) {
@@ -96,41 +138,122 @@ class Capture {
       buffers_[found->second].last = launches_.size();
       results_.push_back(found->second);
     }
-    assign_offsets();
+    find_chains();
+    std::vector<Buffer*> shared;
+    for (Buffer& buffer : buffers_)
+      if (!buffer.of_chain) shared.push_back(&buffer);
+    size_ = assign_offsets(shared);
     void* memory = mmap(nullptr, static_cast<size_t>(size_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return false;
     memory_ = static_cast<char*>(memory);
     for (size_t i = 0; i < launches_.size(); ++i)
-      for (const auto& [param, buffer] : params[i]) launches_[i].params[param] = memory_ + buffers_[buffer].offset;
+      for (const Place& place : places_[i]) launches_[i].params[place.param] = memory_ + buffers_[place.buffer].offset;
     return true;
   }
 
   void* result(int i) const { return memory_ + buffers_[results_[i]].offset; }
 
   int launch() const {
-    for (const Launch& l : launches_)
-      if (int failed = l.op(static_cast<int>(l.params.size()), const_cast<void**>(l.params.data()), const_cast<int*>(l.ndims.data()),
-                            const_cast<int64_t**>(l.shapes.data()), const_cast<const char**>(l.dtypes.data()), nullptr, nullptr))
-        return failed;
+    auto chain = chains_.begin();
+    for (size_t i = 0; i < launches_.size();) {
+      int failed = 0;
+      if (chain != chains_.end() && chain->begin == i) {
+        failed = run(*chain);
+        i = chain++->end;
+      } else {
+        const Launch& l = launches_[i++];
+        failed = l.op(static_cast<int>(l.params.size()), const_cast<void**>(l.params.data()), const_cast<int*>(l.ndims.data()),
+                      const_cast<int64_t**>(l.shapes.data()), const_cast<const char**>(l.dtypes.data()), nullptr, nullptr);
+      }
+      if (failed) return failed;
+    }
     return 0;
   }
 
  private:
-  // Buffers come in the order in which they are written: each takes the lowest gap between those that are still read.
-  void assign_offsets() {
-    std::vector<Buffer*> live;  // by offset
-    for (Buffer& buffer : buffers_) {
-      live.erase(std::remove_if(live.begin(), live.end(), [&](const Buffer* other) { return other->last < buffer.first; }), live.end());
-      int64_t offset = 0;
-      auto next = live.begin();
-      for (; next != live.end() && offset + buffer.bytes > (*next)->offset; ++next) offset = (*next)->offset + (*next)->bytes;
-      buffer.offset = offset;
-      live.insert(next, &buffer);
-      size_ = std::max(size_, offset + buffer.bytes);
+  struct Place {  // of a param
+    int param;
+    size_t buffer;
+  };
+
+  // Of launches with so many rows that threads can have some each: as many in turn as treat the same rows, each by itself.
+  void find_chains() {
+    for (size_t begin = 0, end; begin < launches_.size(); begin = std::max(end, begin + 1)) {
+      const int64_t rows = launches_[begin].rows();
+      for (end = begin; rows > kRowsOfBlock && end < launches_.size() && continues(begin, end); ++end) {
+      }
+      if (end - begin > 1) make_chain(begin, end);
     }
   }
 
+  bool continues(size_t begin, size_t next) const {
+    const Launch& launch = launches_[next];
+    if (launch.rows() != launches_[begin].rows() || launch.count() != launches_[begin].count()) return false;
+    return std::none_of(places_[next].begin(), places_[next].end(), [&](const Place& place) {
+      return place.param < launch.inputs && buffers_[place.buffer].first >= begin && !launch.is_rows[place.param];
+    });
+  }
+
+  void make_chain(size_t begin, size_t end) {
+    std::vector<Buffer*> own;
+    for (size_t i = begin; i < end; ++i)
+      for (const Place& place : places_[i]) {
+        Buffer& buffer = buffers_[place.buffer];
+        const bool is_written = place.param >= launches_[i].inputs;
+        if (is_written && buffer.last < end && launches_[i].is_rows[place.param]) {
+          buffer.of_chain = true;
+          buffer.bytes = aligned(row_bytes(launches_[i].dims[place.param], launches_[i].dtypes[place.param]));
+          own.push_back(&buffer);
+        } else if (!buffer.of_chain) {  // one thread may write it while another is at the chain's beginning, or at its end
+          buffer.first = std::min(buffer.first, is_written ? begin : buffer.first);
+          buffer.last = std::max(buffer.last, end - 1);
+        }
+      }
+    chains_.push_back({begin, end, assign_offsets(own)});
+  }
+
+  int run(const Chain& chain) const {
+    const Launch& first = launches_[chain.begin];
+    const int64_t count = std::clamp<int64_t>(*static_cast<const int32_t*>(first.count()), 0, first.rows()), threads = team_size();
+    // Few rows go through each operator at once, on all threads.
+    const int64_t wanted = count <= kRowsOfBlock / 2 * threads ? 1 : (count + kRowsOfBlock - 1) / kRowsOfBlock, blocks = (wanted + threads - 1) / threads * threads;
+    std::atomic<int> failed{0};
+    if (wanted == 1) return run_block(chain, 0, count);
+    team_run(blocks, [&](int64_t block) {
+      if (const int code = run_block(chain, count * block / blocks, count * (block + 1) / blocks)) failed.store(code, std::memory_order_relaxed);
+    });
+    return failed.load();
+  }
+
+  // All launches of a chain, for rows [begin, end).
+  int run_block(const Chain& chain, int64_t begin, int64_t end) const {
+    int32_t count = static_cast<int32_t>(end - begin);
+    char* const own = static_cast<char*>(scratch(Purpose::chain, chain.row_bytes * count));
+    for (size_t i = chain.begin; i < chain.end; ++i) {
+      const Launch& l = launches_[i];
+      void* params[kMaxParams];
+      int64_t *shapes[kMaxParams], dims[kMaxParams][kMaxDims];
+      for (size_t p = 0; p < l.params.size(); ++p) {
+        params[p] = l.params[p], shapes[p] = l.shapes[p];
+        if (!l.is_rows[p]) continue;
+        params[p] = static_cast<char*>(params[p]) + begin * row_bytes(l.dims[p], l.dtypes[p]);
+        std::copy(l.dims[p].begin(), l.dims[p].end(), dims[p]);
+        dims[p][0] = count;
+        shapes[p] = dims[p];
+      }
+      for (const Place& place : places_[i])
+        if (const Buffer& buffer = buffers_[place.buffer]; buffer.of_chain) params[place.param] = own + buffer.offset * count;
+      params[l.inputs - 1] = &count;
+      if (int failed = l.op(static_cast<int>(l.params.size()), params, const_cast<int*>(l.ndims.data()), shapes, const_cast<const char**>(l.dtypes.data()), nullptr,
+                            nullptr))
+        return failed;
+    }
+    return 0;
+  }
+
   std::vector<Launch> launches_;
+  std::vector<std::vector<Place>> places_;  // of each launch's params that are buffers
+  std::vector<Chain> chains_;
   std::vector<Buffer> buffers_;
   std::vector<size_t> results_;
   bool complete_ = true;
@@ -144,10 +267,10 @@ std::unique_ptr<Capture> under_way;
 std::atomic<bool> is_under_way{false};
 }  // namespace
 
-int launch(Operator op, int inputs, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra) {
+int launch(Operator op, int inputs, std::initializer_list<int> rows, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra) {
   if (is_under_way.load(std::memory_order_acquire)) {
     std::lock_guard<std::mutex> holding(lock);
-    if (under_way) under_way->add(op, inputs, nparam, params, ndims, shapes, dtypes);
+    if (under_way) under_way->add(op, inputs, rows, nparam, params, ndims, shapes, dtypes);
   }
   const ExactFloats mode;
   return op(nparam, params, ndims, shapes, dtypes, stream, extra);

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 // An operator as MindSpore calls it, see ops.cc.
 using Operator = int (*)(int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra);
 
-// Run an operator of which the first `inputs` params are inputs, and keep the launch if a capture is under way.
-int launch(Operator op, int inputs, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra);
+// Run an operator of which the first `inputs` params are inputs, and keep the launch if a capture is under way. `rows` are the inputs that are rows of
+// an operator that treats each by itself.
+int launch(Operator op, int inputs, std::initializer_list<int> rows, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra);
 
 class Capture;
 

@@ -75,6 +75,7 @@ inline void multiply_int8(const void* rows, const void* panel, int64_t k, const 
   const float *row_scales = reinterpret_cast<const float*>(pairs + k / 2 * kRows), *scales = static_cast<const float*>(panel);
   const int8_t* w = static_cast<const int8_t*>(panel) + kScaleBytes;
   const int64_t pieces = pieces_of(k);
+  for (int r = 0; r < kRows; ++r) memset(out + r * out_stride, 0, kPanel * sizeof(float));
   for (int64_t piece = 0; piece < pieces; ++piece, row_scales += kRows) {
     Ints sum[kRows][kPanelVectors] = {};
     const int64_t end = piece_begin(k, piece + 1);
@@ -94,10 +95,9 @@ inline void multiply_int8(const void* rows, const void* panel, int64_t k, const 
 #pragma GCC unroll 16
       for (int v = 0; v < kPanelVectors; ++v) {
         float* to = out + r * out_stride + v * kLanes;
-        Floats total = __builtin_convertvector(sum[r][v], Floats) * row_scales[r];
-        if (piece) total += load<Floats>(to);
-        if (piece + 1 == pieces) total *= load<Floats>(scales + v * kLanes);
-        store(to, total);
+        store(to, load<Floats>(to) + __builtin_convertvector(sum[r][v], Floats) * row_scales[r]);
       }
   }
+  for (int r = 0; r < kRows; ++r)
+    for (int i = 0; i < kPanel; i += kLanes) store(out + r * out_stride + i, load<Floats>(out + r * out_stride + i) * load<Floats>(scales + i));
 }

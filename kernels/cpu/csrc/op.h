@@ -2,7 +2,8 @@
 //
 // int op(int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra): inputs first, then
 // outputs, in the order of kernels/ops.py, which also infers the shapes. Returns 0, or 1 for what it cannot compute, an
-// unknown dtype above all. OP tells how many are inputs.
+// unknown dtype above all. OP tells how many are inputs, the last of them the true number of rows, and, of an operator that treats each row by
+// itself, which inputs are rows; of its outputs those are that have as many.
 #pragma once
 
 #include <algorithm>
@@ -16,10 +17,10 @@
   [[maybe_unused]] int nparam, void** params, [[maybe_unused]] int* ndims, int64_t** shapes, [[maybe_unused]] const char** dtypes, \
       [[maybe_unused]] void* stream, [[maybe_unused]] void* extra
 
-#define OP(name, inputs)                                                               \
+#define OP(name, inputs, ...)                                                            \
   static int run_##name(PARAMETERS);                                                   \
   extern "C" __attribute__((visibility("default"))) int name(PARAMETERS) {             \
-    return launch(run_##name, inputs, nparam, params, ndims, shapes, dtypes, stream, extra); \
+    return launch(run_##name, inputs, {__VA_ARGS__}, nparam, params, ndims, shapes, dtypes, stream, extra); \
   }                                                                                    \
   static int run_##name(PARAMETERS)
 

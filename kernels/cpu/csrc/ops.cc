@@ -23,13 +23,13 @@ static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int n
   return 0;
 }
 
-OP(matmul, 3) { return matmul_op(params, shapes, dtypes, nparam, false, false); }
-OP(matmul_bias, 4) { return matmul_op(params, shapes, dtypes, nparam, true, false); }
-OP(matmul_swiglu, 3) { return matmul_op(params, shapes, dtypes, nparam, false, true); }
-OP(matmul_swiglu_bias, 4) { return matmul_op(params, shapes, dtypes, nparam, true, true); }
+OP(matmul, 3, 0) { return matmul_op(params, shapes, dtypes, nparam, false, false); }
+OP(matmul_bias, 4, 0) { return matmul_op(params, shapes, dtypes, nparam, true, false); }
+OP(matmul_swiglu, 3, 0) { return matmul_op(params, shapes, dtypes, nparam, false, true); }
+OP(matmul_swiglu_bias, 4, 0) { return matmul_op(params, shapes, dtypes, nparam, true, true); }
 
 // weight packed, token_ids [T], num_tokens [1] -> [T, hidden]; zeros for an id outside the vocabulary
-OP(embedding, 3) {
+OP(embedding, 3, 1) {
   Dtype dtype;
   if (!weight_dtype_of(dtypes[0], &dtype)) return 1;
   Embedding op = {params[0], in<int32_t>(params, 1), out<float>(params, 3), shapes[0][0] * kPanel, shapes[3][1], dtype};
@@ -38,14 +38,14 @@ OP(embedding, 3) {
 }
 
 // x [T, C], gamma [D], epsilon [1], num_tokens [1] -> [T, C]
-OP(rms_norm, 4) {
+OP(rms_norm, 4, 0) {
   RmsNorm op = {in<float>(params, 0), nullptr, in<float>(params, 1), out<float>(params, 4), nullptr, shapes[0][1], shapes[1][0], *in<float>(params, 2)};
   for_rows(count_of(params, 3, shapes[0][0]), op.width, [&](int64_t begin, int64_t end) { kernels().rms_norm(op, begin, end); });
   return 0;
 }
 
 // x1 [T, C], x2 [T, C], gamma [C], epsilon [1], num_tokens [1] -> y [T, C], x_sum [T, C]
-OP(add_rms_norm, 5) {
+OP(add_rms_norm, 5, 0, 1) {
   RmsNorm op = {in<float>(params, 0), in<float>(params, 1), in<float>(params, 2), out<float>(params, 5), out<float>(params, 6),
                 shapes[0][1], shapes[2][0], *in<float>(params, 3)};
   for_rows(count_of(params, 4, shapes[0][0]), op.width, [&](int64_t begin, int64_t end) { kernels().rms_norm(op, begin, end); });
@@ -53,7 +53,7 @@ OP(add_rms_norm, 5) {
 }
 
 // query [T, H * D], key [T, KV * D], cos [P, R], sin [P, R], position_ids [T], head_dim [1], num_tokens [1] -> query, key
-OP(apply_rotary_pos_emb, 7) {
+OP(apply_rotary_pos_emb, 7, 0, 1, 4) {
   Rope op = {};
   op.query = in<float>(params, 0), op.key = in<float>(params, 1), op.cos = in<float>(params, 2), op.sin = in<float>(params, 3);
   op.position_ids = in<int32_t>(params, 4);
@@ -82,10 +82,10 @@ static int cache_op(void** params, int64_t** shapes, const char** dtypes, bool l
 }
 
 // key, value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens [1] -> [1]; see place_in_pairs
-OP(reshape_and_cache, 6) { return cache_op(params, shapes, dtypes, false); }
+OP(reshape_and_cache, 6, 0, 1, 4) { return cache_op(params, shapes, dtypes, false); }
 
 // latent [T, D], rope [T, E], latent_cache [blocks, block_size, 1, D], rope_cache [blocks, block_size, 1, E], slot_mapping [T], num_tokens [1] -> [1]
-OP(cache_latents, 6) { return cache_op(params, shapes, dtypes, true); }
+OP(cache_latents, 6, 0, 1, 4) { return cache_op(params, shapes, dtypes, true); }
 
 // query [T, H * D], key_cache, value_cache [blocks, block_size, KV, D], block_tables [S, B], context_lens [S], q_seq_lens [S],
 // scale [1], sliding_window [1], num_seqs [1] -> [T, H * D]

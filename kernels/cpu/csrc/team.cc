@@ -27,6 +27,7 @@ inline void pause_briefly() {
 
 // Of the threads of a team; the one that runs an operator is the first.
 thread_local size_t own_number = 0;
+thread_local bool at_work = false;  // on an item, of which what it shares out is a part
 
 class Team {
  public:
@@ -42,8 +43,9 @@ class Team {
   }
 
   void run(int64_t items, bool in_ranges, TeamFunction function, void* context) {
+    if (at_work || size_ == 1) return function(context, 0, items);
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn.owns_lock() || size_ == 1) return function(context, 0, items);
+    if (!turn.owns_lock()) return function(context, 0, items);
     start();
     in_ranges_ = in_ranges;
     function_ = function;
@@ -111,7 +113,9 @@ class Team {
     for (size_t i = own_number; count; i = (i + 1) % shares_.size()) {
       const int64_t begin = shares_[i].next.fetch_add(count, std::memory_order_relaxed), end = std::min(begin + count, shares_[i].end);
       if (begin >= end) continue;
+      at_work = true;
       function_(context_, begin, end);
+      at_work = false;
       count -= end - begin;
     }
   }

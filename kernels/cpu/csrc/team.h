@@ -30,5 +30,5 @@ int team_size();
 void set_team_size(int threads);
 
 // Memory of the calling thread, aligned to 64 bytes, kept until the thread's next call with the same purpose.
-enum class Purpose { packed_rows, attention, items, count };
+enum class Purpose { packed_rows, attention, items, chain, count };
 void* scratch(Purpose purpose, int64_t bytes);

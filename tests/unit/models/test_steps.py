@@ -19,7 +19,9 @@ from tests.checkpoints import make_checkpoint
 from tests.unit.models.driver import Driver
 from vllm_mindspore.engine.step import StepBatch
 from vllm_mindspore.kernels import ops
+from vllm_mindspore.kernels.cpu import library
 
+PROMPT = [(7 * i) % 97 for i in range(1000)]
 PROMPTS = {0: list(range(5, 33)), 2: list(range(40, 41)), 3: [7, 9, 11] * 9}
 
 
@@ -111,6 +113,27 @@ def test_captured_launches_give_the_same_bits(
     for step in PROMPTS, {3: [1], 0: list(range(20))}, {0: [4], 1: [5, 6], 2: [7], 3: [8]}, {2: [9]}:
         for expected, found in zip(by_mindspore.step(step), captured.step(step)):
             assert np.array_equal(expected, found)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_rows_that_go_through_the_captured_launches_in_blocks_have_the_same_bits(
+    checkpoint: tuple[Path, Any], dtype: str, threads: int
+) -> None:
+    """Up to 128 rows for each thread go through every operator at once, of more each thread takes some through many operators."""
+    by_mindspore, captured = (Driver(*checkpoint, dtype, max_len=1200, capture_launches=on) for on in (False, True))
+    before = library.num_threads()
+    library.set_num_threads(threads)
+    try:
+        for step in (
+            {0: PROMPT[:129], 1: PROMPT[:3]},
+            {0: PROMPT[:257]},
+            {1: PROMPT[:100], 2: PROMPT, 3: PROMPT[:1]},
+            {2: [5]},
+        ):
+            for expected, found in zip(by_mindspore.step(step), captured.step(step)):
+                assert np.array_equal(expected, found)
+    finally:
+        library.set_num_threads(before)
 
 
 def test_an_engine_goes_on_while_the_graph_is_compiled_and_its_first_step_waits(
