@@ -242,7 +242,8 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
   [[maybe_unused]] int64_t configured = 0;
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
-    const char* ahead = static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
+    // Beside one tile in registers of its own, weights are asked for a little ahead; they go on in the next panel.
+    const char* ahead = kTiles<T> && end - begin == 1 ? weight + 3072 : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
     const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
     int64_t out_stride = kPanel;
     float* const out = output_of(m, panel, &out_stride);
