@@ -18,8 +18,7 @@ constexpr int kPanelVectors = kPanel / kLanes;
 // rounded to bfloat16 and as pairs, [k / 2][tile rows][2].
 
 // `ahead` is what the next panel's tiles will read, of which this tile asks for its share in the order of memory: `stride` bytes at each step of
-// a whole panel, half of that at one of half a panel. By itself the machine reads too little ahead to compute meanwhile; beside few rows, which
-// wait for memory alone, it reads faster when it is let be.
+// a whole panel, half of that at one of half a panel.
 //
 // Rows of sums go to `out`, `out_stride` floats apart.
 template <class T, int kRows>
@@ -31,7 +30,7 @@ inline void multiply(const void* rows, const void* panel, int64_t k, const char*
     const uint32_t* w = static_cast<const uint32_t*>(panel) + first * kLanes;
     Floats sum[kRows][kVectors] = {};
     for (int64_t i = 0; i < k; i += kTogether<T>, a += kFactors<T> * kRows, w += kPanel, ahead += stride * kVectors / kPanelVectors) {
-      if constexpr (kRows > kFewRows)
+      if constexpr (kRows >= kRowsThatAsk)
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; v += kVectorsPerLine) __builtin_prefetch(ahead + v * kLanes * 4, 0, 2);
 #pragma GCC unroll 2
@@ -240,10 +239,11 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
   const int64_t row_bytes = packed_row_bytes(m), k = T::kBytes == 4 ? m.k : even(m.k), bytes = panel_bytes(m.dtype, m.k);
   alignas(64) float sums[kMaxRows<T> * kPanel];
   [[maybe_unused]] int64_t configured = 0;
+  // What waits for memory alone asks for weights a little ahead, where it asks at all; they go on in the next panel.
+  const bool near = kRowsThatAsk == 1 && end - begin == 1 && (kTiles<T> || m.rows <= kFewRows);
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
-    // Beside one tile in registers of its own, weights are asked for a little ahead; they go on in the next panel.
-    const char* ahead = kTiles<T> && end - begin == 1 ? weight + 3072 : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
+    const char* ahead = near ? weight + 3072 : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
     const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
     int64_t out_stride = kPanel;
     float* const out = output_of(m, panel, &out_stride);

@@ -80,7 +80,7 @@ inline void multiply_int8(const void* rows, const void* panel, int64_t k, const 
     Ints sum[kRows][kPanelVectors] = {};
     const int64_t end = piece_begin(k, piece + 1);
     for (int64_t i = piece_begin(k, piece); i < end; i += 2, pairs += kRows, w += 2 * kPanel, ahead += stride) {
-      if constexpr (kRows > kFewRows) __builtin_prefetch(ahead, 0, 2);
+      if constexpr (kRows >= kRowsThatAsk) __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 16
       for (int v = 0; v < kPanelVectors; v += kAbreast) {
         Pairs weights[kAbreast];
