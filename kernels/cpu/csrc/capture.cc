@@ -23,14 +23,14 @@ struct Launch {
   std::vector<std::vector<int64_t>> dims;
   std::vector<int64_t*> shapes;
   std::vector<const char*> dtypes;
-  std::vector<bool> is_rows;  // of each param; none of an operator that does not treat each row by itself
+  std::vector<int64_t> row_bytes;  // of each param, 0 if it is not rows; none of an operator that does not treat each row by itself
+  int64_t rows = 0;                // of such an operator
 
-  int64_t rows() const {
-    for (size_t p = 0; p < is_rows.size(); ++p)
-      if (is_rows[p]) return dims[p][0];
-    return 0;
-  }
   void* count() const { return params[inputs - 1]; }
+  int call(void* const* its_params, int64_t* const* its_shapes) const {
+    return op(static_cast<int>(params.size()), const_cast<void**>(its_params), const_cast<int*>(ndims.data()), const_cast<int64_t**>(its_shapes),
+              const_cast<const char**>(dtypes.data()), nullptr, nullptr);
+  }
 };
 
 // Launches in [begin, end) treat each row by itself: some rows go through all of them before the next, so that what one writes is still in a core's
@@ -105,9 +105,11 @@ class Capture {
       complete_ &= launch.dtypes.back() != nullptr;
     }
     if (rows.size() && nparam <= kMaxParams) {
-      launch.is_rows.assign(nparam, false);
-      for (int i : rows) launch.is_rows[i] = true;
-      for (int i = inputs; i < nparam; ++i) launch.is_rows[i] = launch.dims[i][0] == launch.dims[*rows.begin()][0];
+      launch.rows = launch.dims[*rows.begin()][0];
+      launch.row_bytes.assign(nparam, 0);
+      for (int i : rows) launch.row_bytes[i] = row_bytes(launch.dims[i], dtypes[i]);
+      for (int i = inputs; i < nparam; ++i)
+        if (launch.dims[i][0] == launch.rows) launch.row_bytes[i] = row_bytes(launch.dims[i], dtypes[i]);
     }
     launches_.push_back(std::move(launch));
   }
@@ -156,16 +158,9 @@ class Capture {
   int launch() const {
     auto chain = chains_.begin();
     for (size_t i = 0; i < launches_.size();) {
-      int failed = 0;
-      if (chain != chains_.end() && chain->begin == i) {
-        failed = run(*chain);
-        i = chain++->end;
-      } else {
-        const Launch& l = launches_[i++];
-        failed = l.op(static_cast<int>(l.params.size()), const_cast<void**>(l.params.data()), const_cast<int*>(l.ndims.data()),
-                      const_cast<int64_t**>(l.shapes.data()), const_cast<const char**>(l.dtypes.data()), nullptr, nullptr);
-      }
-      if (failed) return failed;
+      const bool chained = chain != chains_.end() && chain->begin == i;
+      if (int failed = chained ? run(*chain) : launches_[i].call(launches_[i].params.data(), launches_[i].shapes.data())) return failed;
+      i = chained ? chain++->end : i + 1;
     }
     return 0;
   }
@@ -179,7 +174,7 @@ class Capture {
   // Of launches with so many rows that threads can have some each: as many in turn as treat the same rows, each by itself.
   void find_chains() {
     for (size_t begin = 0, end; begin < launches_.size(); begin = std::max(end, begin + 1)) {
-      const int64_t rows = launches_[begin].rows();
+      const int64_t rows = launches_[begin].rows;
       for (end = begin; rows > kRowsOfBlock && end < launches_.size() && continues(begin, end); ++end) {
       }
       if (end - begin > 1) make_chain(begin, end);
@@ -188,9 +183,9 @@ class Capture {
 
   bool continues(size_t begin, size_t next) const {
     const Launch& launch = launches_[next];
-    if (launch.rows() != launches_[begin].rows() || launch.count() != launches_[begin].count()) return false;
+    if (launch.rows != launches_[begin].rows || launch.count() != launches_[begin].count()) return false;
     return std::none_of(places_[next].begin(), places_[next].end(), [&](const Place& place) {
-      return place.param < launch.inputs && buffers_[place.buffer].first >= begin && !launch.is_rows[place.param];
+      return place.param < launch.inputs && buffers_[place.buffer].first >= begin && !launch.row_bytes[place.param];
     });
   }
 
@@ -200,12 +195,12 @@ class Capture {
       for (const Place& place : places_[i]) {
         Buffer& buffer = buffers_[place.buffer];
         const bool is_written = place.param >= launches_[i].inputs;
-        if (is_written && buffer.last < end && launches_[i].is_rows[place.param]) {
+        if (is_written && buffer.last < end && launches_[i].row_bytes[place.param]) {
           buffer.of_chain = true;
-          buffer.bytes = aligned(row_bytes(launches_[i].dims[place.param], launches_[i].dtypes[place.param]));
+          buffer.bytes = aligned(launches_[i].row_bytes[place.param]);
           own.push_back(&buffer);
         } else if (!buffer.of_chain) {  // one thread may write it while another is at the chain's beginning, or at its end
-          buffer.first = std::min(buffer.first, is_written ? begin : buffer.first);
+          if (is_written) buffer.first = begin;
           buffer.last = std::max(buffer.last, end - 1);
         }
       }
@@ -214,11 +209,11 @@ class Capture {
 
   int run(const Chain& chain) const {
     const Launch& first = launches_[chain.begin];
-    const int64_t count = std::clamp<int64_t>(*static_cast<const int32_t*>(first.count()), 0, first.rows()), threads = team_size();
+    const int64_t count = std::clamp<int64_t>(*static_cast<const int32_t*>(first.count()), 0, first.rows), threads = team_size();
     // Few rows go through each operator at once, on all threads.
-    const int64_t wanted = count <= kRowsOfBlock / 2 * threads ? 1 : (count + kRowsOfBlock - 1) / kRowsOfBlock, blocks = (wanted + threads - 1) / threads * threads;
+    if (count <= std::max(kRowsOfBlock / 2 * threads, kRowsOfBlock)) return run_block(chain, 0, count);
+    const int64_t blocks = ((count + kRowsOfBlock - 1) / kRowsOfBlock + threads - 1) / threads * threads;
     std::atomic<int> failed{0};
-    if (wanted == 1) return run_block(chain, 0, count);
     team_run(blocks, [&](int64_t block) {
       if (const int code = run_block(chain, count * block / blocks, count * (block + 1) / blocks)) failed.store(code, std::memory_order_relaxed);
     });
@@ -235,8 +230,8 @@ class Capture {
       int64_t *shapes[kMaxParams], dims[kMaxParams][kMaxDims];
       for (size_t p = 0; p < l.params.size(); ++p) {
         params[p] = l.params[p], shapes[p] = l.shapes[p];
-        if (!l.is_rows[p]) continue;
-        params[p] = static_cast<char*>(params[p]) + begin * row_bytes(l.dims[p], l.dtypes[p]);
+        if (!l.row_bytes[p]) continue;
+        params[p] = static_cast<char*>(params[p]) + begin * l.row_bytes[p];
         std::copy(l.dims[p].begin(), l.dims[p].end(), dims[p]);
         dims[p][0] = count;
         shapes[p] = dims[p];
@@ -244,9 +239,7 @@ class Capture {
       for (const Place& place : places_[i])
         if (const Buffer& buffer = buffers_[place.buffer]; buffer.of_chain) params[place.param] = own + buffer.offset * count;
       params[l.inputs - 1] = &count;
-      if (int failed = l.op(static_cast<int>(l.params.size()), params, const_cast<int*>(l.ndims.data()), shapes, const_cast<const char**>(l.dtypes.data()), nullptr,
-                            nullptr))
-        return failed;
+      if (int failed = l.call(params, shapes)) return failed;
     }
     return 0;
   }
