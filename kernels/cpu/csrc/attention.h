@@ -327,14 +327,19 @@ inline void reset(float* sums, Softmax* states, int64_t rows, int64_t head) {
   for (int64_t r = 0; r < rows; ++r) states[r] = {kNoKeyYet, 0.0f};
 }
 
-inline float* output_row(const Attention& op, const AttentionItem& item, int64_t r) {
-  const int64_t group = op.heads / op.kv_heads, row = op.first_rows[item.seq] + item.first_row + r / group;
-  return op.out + (row * op.heads + item.kv_head * group + r % group) * op.head_dim;
+template <class Out>
+inline void write_row(const float* totals, Softmax total, int64_t width, Out* out) {
+  const float scale = total.denominator > 0.0f ? 1.0f / total.denominator : 0.0f;
+  int64_t d = 0;
+  for (; d + kLanes <= width; d += kLanes) put(out + d, load<Floats>(totals + d) * scale);
+  for (; d < width; ++d) put(out + d, totals[d] * scale);
 }
 
-inline void write_row(const float* totals, Softmax total, int64_t width, float* out) {
-  const float scale = total.denominator > 0.0f ? 1.0f / total.denominator : 0.0f;
-  for (int64_t d = 0; d < width; ++d) out[d] = totals[d] * scale;
+// Row r of an item's results.
+inline void write_output(const Attention& op, const AttentionItem& item, int64_t r, const float* totals, Softmax total) {
+  const int64_t group = op.heads / op.kv_heads, row = op.first_rows[item.seq] + item.first_row + r / group;
+  const int64_t at = (row * op.heads + item.kv_head * group + r % group) * op.head_dim;
+  to_rows(op.out, op.out_rounded, [&](auto* out) { write_row(totals, total, op.head_dim, out + at); });
 }
 
 // What is known of a row of a split item, for merge_partial: `head` floats, maximum, denominator.
@@ -456,7 +461,7 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
   }
   for (int64_t r = 0; r < rows; ++r) {
     if (item.partial < 0) {
-      write_row(s.totals + r * head, s.total[r], op.head_dim, output_row(op, item, r));
+      write_output(op, item, r, s.totals + r * head, s.total[r]);
     } else {
       write_partial(s.totals + r * head, s.total[r], head, op.partials + item.partial + r * (head + 2));
     }
@@ -483,6 +488,6 @@ inline void merge(const Attention& op, const AttentionItem* parts, int64_t count
     Softmax total;
     reset(totals, &total, 1, head);
     for (int64_t i = 0; i < count; ++i) merge_partial(op.partials + parts[i].partial + r * (head + 2), head, totals, total);
-    write_row(totals, total, op.head_dim, output_row(op, *parts, r));
+    write_output(op, *parts, r, totals, total);
   }
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "float_mode.h"
+#include "kernels.h"
 #include "team.h"
 
 namespace {
@@ -25,6 +26,7 @@ struct Launch {
   std::vector<const char*> dtypes;
   std::vector<int64_t> row_bytes;  // of each param, 0 if it is not rows; none of an operator that does not treat each row by itself
   int64_t rows = 0;                // of such an operator
+  uint32_t rounded;                // see Traits
 
   void* count() const { return params[inputs - 1]; }
   int call(void* const* its_params, int64_t* const* its_shapes) const {
@@ -93,10 +95,11 @@ class Capture {
     if (memory_) munmap(memory_, static_cast<size_t>(size_));
   }
 
-  void add(Operator op, int inputs, std::initializer_list<int> rows, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes) {
+  void add(Operator op, const Traits& traits, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes) {
     Launch launch;
     launch.op = op;
-    launch.inputs = inputs;
+    launch.inputs = traits.inputs;
+    launch.rounded = traits.rounded;
     launch.params.assign(params, params + nparam);
     launch.ndims.assign(ndims, ndims + nparam);
     for (int i = 0; i < nparam; ++i) {
@@ -104,12 +107,13 @@ class Capture {
       launch.dtypes.push_back(lasting(dtypes[i]));
       complete_ &= launch.dtypes.back() != nullptr;
     }
-    if (rows.size() && nparam <= kMaxParams) {
-      launch.rows = launch.dims[*rows.begin()][0];
+    if (traits.rows && nparam <= kMaxParams) {
       launch.row_bytes.assign(nparam, 0);
-      for (int i : rows) launch.row_bytes[i] = row_bytes(launch.dims[i], dtypes[i]);
-      for (int i = inputs; i < nparam; ++i)
-        if (launch.dims[i][0] == launch.rows) launch.row_bytes[i] = row_bytes(launch.dims[i], dtypes[i]);
+      for (int i = 0; i < nparam; ++i) {
+        if (i < traits.inputs ? !(traits.rows >> i & 1) : launch.dims[i][0] != launch.rows) continue;
+        launch.rows = launch.dims[i][0];
+        launch.row_bytes[i] = row_bytes(launch.dims[i], dtypes[i]);
+      }
     }
     launches_.push_back(std::move(launch));
   }
@@ -125,7 +129,7 @@ class Capture {
         launch.shapes.push_back(launch.dims[p].data());
         if (p >= launch.inputs) {
           latest[launch.params[p]] = buffers_.size();
-          buffers_.push_back({aligned(launch.dims[p][0] * row_bytes(launch.dims[p], launch.dtypes[p])), i, i, false, 0});
+          buffers_.push_back({0, i, i, false, 0});
         }
         // What no operator wrote is a parameter, a constant or an input of the graph, and stays where it is.
         const auto found = latest.find(launch.params[p]);
@@ -140,6 +144,11 @@ class Capture {
       buffers_[found->second].last = launches_.size();
       results_.push_back(found->second);
     }
+    round_rows();
+    for (size_t i = 0; i < launches_.size(); ++i)
+      for (const Place& place : places_[i])
+        if (const Launch& launch = launches_[i]; place.param >= launch.inputs)
+          buffers_[place.buffer].bytes = aligned(launch.dims[place.param][0] * row_bytes(launch.dims[place.param], launch.dtypes[place.param]));
     find_chains();
     std::vector<Buffer*> shared;
     for (Buffer& buffer : buffers_)
@@ -170,6 +179,27 @@ class Capture {
     int param;
     size_t buffer;
   };
+
+  // What nobody but products reads that would round it is written rounded.
+  void round_rows() {
+    if (!kernels().rounds_rows) return;
+    std::vector<bool> may(buffers_.size(), true);
+    for (size_t result : results_) may[result] = false;
+    for (size_t i = 0; i < launches_.size(); ++i)
+      for (const auto& [param, buffer] : places_[i]) may[buffer] = may[buffer] && may_be_rounded(launches_[i], param);
+    for (size_t i = 0; i < launches_.size(); ++i)
+      for (const auto& [param, buffer] : places_[i]) {
+        Launch& launch = launches_[i];
+        if (!may[buffer]) continue;
+        launch.dtypes[param] = lasting("bfloat16");
+        if (!launch.row_bytes.empty()) launch.row_bytes[param] = row_bytes(launch.dims[param], launch.dtypes[param]);
+      }
+  }
+
+  static bool may_be_rounded(const Launch& launch, int param) {
+    const bool is_product = param < launch.inputs;
+    return launch.rounded >> param & 1 && launch.dims[param].back() % kRoundedTogether == 0 && (!is_product || launch.dtypes[1] == lasting("bfloat16"));
+  }
 
   // Of launches with so many rows that threads can have some each: as many in turn as treat the same rows, each by itself.
   void find_chains() {
@@ -260,10 +290,10 @@ std::unique_ptr<Capture> under_way;
 std::atomic<bool> is_under_way{false};
 }  // namespace
 
-int launch(Operator op, int inputs, std::initializer_list<int> rows, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra) {
+int launch(Operator op, const Traits& traits, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra) {
   if (is_under_way.load(std::memory_order_acquire)) {
     std::lock_guard<std::mutex> holding(lock);
-    if (under_way) under_way->add(op, inputs, rows, nparam, params, ndims, shapes, dtypes);
+    if (under_way) under_way->add(op, traits, nparam, params, ndims, shapes, dtypes);
   }
   const ExactFloats mode;
   return op(nparam, params, ndims, shapes, dtypes, stream, extra);

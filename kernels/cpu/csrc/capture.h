@@ -2,14 +2,24 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 
 // An operator as MindSpore calls it, see ops.cc.
 using Operator = int (*)(int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra);
 
-// Run an operator of which the first `inputs` params are inputs, and keep the launch if a capture is under way. `rows` are the inputs that are rows of
-// an operator that treats each by itself.
-int launch(Operator op, int inputs, std::initializer_list<int> rows, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra);
+// Some of an operator's params.
+template <class... Index>
+constexpr uint32_t params_at(Index... index) {
+  return ((1u << index) | ... | 0u);
+}
+
+struct Traits {
+  int inputs;            // the last of them is the true number of rows
+  uint32_t rows = 0;     // inputs that are rows, of an operator that treats each row by itself; of its outputs those are that have as many
+  uint32_t rounded = 0;  // params that may be rounded rows, see MatMul; an input of a product, of which the second is the weight, or an output
+};
+
+// Run an operator, and keep the launch if a capture is under way.
+int launch(Operator op, const Traits& traits, int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra);
 
 class Capture;
 

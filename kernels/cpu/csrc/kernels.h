@@ -43,20 +43,26 @@ constexpr int64_t kKeysPerChunk = 64;        // keys whose scores are computed a
 constexpr int64_t kKeysPerPartition = 512;   // keys after which partial softmax sums are merged
 constexpr int kMaxOutputs = 4;
 
+// Rows of activations are float32. Where products round them to bfloat16 in any case (Kernels::rounds_rows), an operator that nothing but such
+// products reads may be asked for rows that are rounded already.
 struct MatMul {
-  const float* x;        // [rows, k], rows x_stride floats apart
+  const void* x;         // [rows, k], rows x_stride values apart
+  bool x_rounded;        // k is then x_stride and a multiple of kRoundedTogether
   const void* weight;    // packed
   const float* bias;     // [n] or null; gate then up, [2 * width[0]], where gated
-  void* packed_rows;     // of the rows from first_packed on
+  void* room;            // for the rows from first_packed on as tiles read them
+  const void* packed_rows;  // where they are
   int64_t first_packed;
   int64_t rows, k, panels, x_stride;
   int64_t tiles;         // the rows are cut into this many nearly equal tiles
   Dtype dtype;
   bool gated;            // panels hold 16 gate and 16 up features alternately: out = silu(gate) * up
   int num_outputs;       // the n features are spread over these
-  float* out[kMaxOutputs];
-  int64_t width[kMaxOutputs], stride[kMaxOutputs];  // of an output: its features, and the floats between its rows
+  void* out[kMaxOutputs];
+  bool out_rounded;      // of what is gated
+  int64_t width[kMaxOutputs], stride[kMaxOutputs];  // of an output: its features, and the values between its rows
 };
+constexpr int64_t kRoundedTogether = 32;
 
 inline int64_t tile_begin(int64_t rows, int64_t tiles, int64_t tile) { return rows * tile / tiles; }
 
@@ -72,7 +78,8 @@ struct RmsNorm {
   const float* x;
   const float* add;    // null, or what is added to x first
   const float* gamma;  // [group]
-  float* y;
+  void* y;
+  bool y_rounded;
   float* sum;          // x + add, where add is given
   int64_t width;       // floats per row, a multiple of group
   int64_t group;
@@ -110,7 +117,8 @@ struct Attention {
   const void *key_cache, *value_cache;  // [blocks, block_size, kv_heads, head_dim]
   const int32_t *block_tables, *context_lens, *q_seq_lens;
   const int64_t* first_rows;  // [seqs], row of each sequence's first query
-  float* out;
+  void* out;
+  bool out_rounded;
   float* partials;  // per row of a split item: head_dim floats of numerator, maximum, denominator
   const AttentionItem* items;
   int64_t num_items;
@@ -165,7 +173,8 @@ struct Mla {
 struct Kernels {
   const char* name;
   int max_tile_rows[4];  // of a product with weights of a Dtype
-  void (*pack_rows)(const MatMul&, int64_t tile_begin, int64_t tile_end);
+  bool rounds_rows;      // of products with weights of bfloat16
+  const void* (*pack_rows)(const MatMul&, int64_t tile_begin, int64_t tile_end);  // returns where they are: in MatMul::room, or where they were
   void (*matmul)(const MatMul&, int64_t panel_begin, int64_t panel_end, int64_t tile_begin, int64_t tile_end);
   void (*embedding)(const Embedding&, int64_t row_begin, int64_t row_end);
   void (*rms_norm)(const RmsNorm&, int64_t row_begin, int64_t row_end);

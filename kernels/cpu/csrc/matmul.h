@@ -131,12 +131,25 @@ inline void interleave(int64_t rows, int64_t count, uint32_t* to, Several&& word
     for (int64_t r = 0; r < rows; ++r) to[i * rows + r] = word(r, i);
 }
 
-inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
+inline const void* pack_rows(const MatMul& m, int64_t begin, int64_t end) {
   const int64_t row_bytes = packed_row_bytes(m);
+  [[maybe_unused]] const Rounded* const rounded = m.x_rounded ? static_cast<const Rounded*>(m.x) : nullptr;
+#if defined(__AMX_BF16__)
+  if (rounded) return rounded + m.first_packed * m.x_stride;
+#endif
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
-    const float* x = m.x + first * m.x_stride;
-    char* to = static_cast<char*>(m.packed_rows) + (first - m.first_packed) * row_bytes;
+    const float* x = static_cast<const float*>(m.x) + first * m.x_stride;
+    char* to = static_cast<char*>(m.room) + (first - m.first_packed) * row_bytes;
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+    if (rounded) {
+      const Rounded* const from = rounded + first * m.x_stride;
+      interleave(
+          rows, m.k / 2, reinterpret_cast<uint32_t*>(to), [&](int64_t r, int64_t i) { return load<Words>(from + r * m.x_stride + 2 * i); },
+          [&](int64_t r, int64_t i) { return load<uint32_t>(from + r * m.x_stride + 2 * i); });
+      continue;
+    }
+#endif
     if (m.dtype == Dtype::i8) {
       for (int64_t r = 0; r < rows; ++r) pack_int8_row(x + r * m.x_stride, m.k, rows, r, to);
       continue;
@@ -144,7 +157,7 @@ inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
     const auto value = [&](int64_t r, int64_t i) { return i < m.k ? x[r * m.x_stride + i] : 0.0f; };
 #if defined(__AMX_BF16__)
     if (m.dtype == Dtype::bf16) {
-      for (int64_t r = 0; r < rows; ++r) pack_tile_row(x + r * m.x_stride, m.k, rows, r, to);
+      for (int64_t r = 0; r < rows; ++r) round_to_tiles(x + r * m.x_stride, m.k, to + r * row_bytes);
       continue;
     }
 #elif defined(__AVX512BF16__)
@@ -169,48 +182,49 @@ inline void pack_rows(const MatMul& m, int64_t begin, int64_t end) {
           return load<uint32_t>(&one);
         });
   }
+  return m.room;
 }
 
 // silu(x) = x / (1 + e^-x)
 inline Floats silu(Floats x) { return x * reciprocal_of(1.0f + exp_of(-x)); }
 
 // 16 gate and 16 up features of each row, of which `count` are there.
-template <bool kBias>
-inline void gate(const float* tile, int64_t rows, const float* gate_bias, const float* up_bias, int64_t count, float* out, int64_t stride) {
+template <bool kBias, class Out>
+inline void gate(const float* tile, int64_t rows, const float* gate_bias, const float* up_bias, int64_t count, Out* out, int64_t stride) {
   for (int64_t r = 0; r < rows; ++r, tile += kPanel, out += stride) {
-    float result[16];
+    Out result[16];
     for (int i = 0; i < 16; i += kLanes) {
       Floats g = load<Floats>(tile + i), u = load<Floats>(tile + 16 + i);
       if constexpr (kBias) g += load<Floats>(gate_bias + i), u += load<Floats>(up_bias + i);
-      store(result + i, silu(g) * u);
+      put(result + i, silu(g) * u);
     }
     if (count == 16)
       memcpy(out, result, sizeof(result));
     else
-      memcpy(out, result, count * sizeof(float));
+      memcpy(out, result, count * sizeof(Out));
   }
 }
 
-inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, float* tile) {
-  if (m.gated) {
-    const int64_t width = m.width[0], column = panel * 16, count = least(16, width - column);
-    float *out = m.out[0] + first * m.stride[0] + column, gate_bias[16] = {}, up_bias[16] = {};
-    if (m.bias) {
-      memcpy(gate_bias, m.bias + column, count * sizeof(float));
-      memcpy(up_bias, m.bias + width + column, count * sizeof(float));
-      gate<true>(tile, rows, gate_bias, up_bias, count, out, m.stride[0]);
-    } else {
-      gate<false>(tile, rows, gate_bias, up_bias, count, out, m.stride[0]);
-    }
-    return;
-  }
+template <class Out>
+inline void gate_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, const float* tile, Out* out) {
+  const int64_t width = m.width[0], column = panel * 16, count = least(16, width - column);
+  out += first * m.stride[0] + column;
+  if (!m.bias) return gate<false>(tile, rows, nullptr, nullptr, count, out, m.stride[0]);
+  float gate_bias[16] = {}, up_bias[16] = {};
+  memcpy(gate_bias, m.bias + column, count * sizeof(float));
+  memcpy(up_bias, m.bias + width + column, count * sizeof(float));
+  gate<true>(tile, rows, gate_bias, up_bias, count, out, m.stride[0]);
+}
+
+inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, const float* tile) {
+  if (m.gated) return to_rows(m.out[0], m.out_rounded, [&](auto* out) { gate_tile(m, panel, first, rows, tile, out); });
   int64_t start = 0;  // of the output among the features
   const int64_t column = panel * kPanel;
   for (int i = 0; i < m.num_outputs; start += m.width[i++]) {
     const int64_t from = most(column, start), to = least(column + kPanel, start + m.width[i]);
     if (from >= to) continue;
     for (int64_t r = 0; r < rows; ++r) {
-      float* out = m.out[i] + (first + r) * m.stride[i] + (from - start);
+      float* out = static_cast<float*>(m.out[i]) + (first + r) * m.stride[i] + (from - start);
       const float* sums = tile + r * kPanel + (from - column);
       if (m.bias) {
         for (int64_t j = 0; j < to - from; ++j) out[j] = sums[j] + m.bias[from + j];
@@ -229,7 +243,7 @@ inline float* output_of(const MatMul& m, int64_t panel, int64_t* stride) {
     if (from < m.width[i]) {
       if (from + kPanel > m.width[i]) return nullptr;
       *stride = m.stride[i];
-      return m.out[i] + from;
+      return static_cast<float*>(m.out[i]) + from;
     }
   return nullptr;
 }

@@ -1,6 +1,6 @@
 // Products of bfloat16 in tile registers: up to 32 rows times a panel, in steps of 32 inputs.
 //
-// A panel lies as the instructions want it. Rows are rounded and lie as [k / 32][rows][32], zero-filled, so that tiles of them are read in one piece.
+// A panel lies as the instructions want it. Rows are rounded and, where k is no multiple of 32, filled up with zeros.
 
 constexpr int64_t kStepBytes = kTileStep * kPanel * 2;  // of a panel
 
@@ -13,14 +13,14 @@ inline void configure_product(int64_t rows) {
 }
 
 template <bool kSecond>
-inline void add_tiles(const char* rows, const char* weights) {
-  tile_load<4>(rows, kTileBytes);
+inline void add_tiles(const char* rows, int64_t row_bytes, const char* weights) {
+  tile_load<4>(rows, row_bytes);
   tile_load<6>(weights, kPanel * 4);
   tile_multiply<0, 4, 6>();
   tile_load<7>(weights + kTileBytes, kPanel * 4);
   tile_multiply<1, 4, 7>();
   if constexpr (kSecond) {
-    tile_load<5>(rows + kTileRows * kTileBytes, kTileBytes);
+    tile_load<5>(rows + kTileRows * row_bytes, row_bytes);
     tile_multiply<2, 5, 6>();
     tile_multiply<3, 5, 7>();
   }
@@ -30,21 +30,21 @@ template <int kRows>
 inline void multiply_tiles(const void* packed, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out, int64_t out_stride) {
   constexpr bool kSecond = kRows > kTileRows;
   const char *rows = static_cast<const char*>(packed), *weights = static_cast<const char*>(panel);
-  const int64_t share = stride * kTileStep / 2;  // of what is asked for, in a step
+  const int64_t row_bytes = tile_row_bytes(k), share = stride * kTileStep / 2;  // of what is asked for, in a step
   tile_zero<0>();
   tile_zero<1>();
   if constexpr (kSecond) {
     tile_zero<2>();
     tile_zero<3>();
   }
-  for (int64_t step = 0; step < k / kTileStep; ++step, rows += kRows * kTileBytes, weights += kStepBytes, ahead += share) {
+  for (int64_t step = 0; step < k / kTileStep; ++step, rows += kTileBytes, weights += kStepBytes, ahead += share) {
     for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(ahead + i, 0, 2);
-    add_tiles<kSecond>(rows, weights);
+    add_tiles<kSecond>(rows, row_bytes, weights);
   }
   if (k % kTileStep) {
     alignas(64) char rest[kStepBytes] = {};
     memcpy(rest, weights, k % kTileStep * kPanel * 2);
-    add_tiles<kSecond>(rows, rest);
+    add_tiles<kSecond>(rows, row_bytes, rest);
   }
   tile_store<0>(out, out_stride * 4);
   tile_store<1>(out + kPanel / 2, out_stride * 4);
@@ -55,9 +55,8 @@ inline void multiply_tiles(const void* packed, const void* panel, int64_t k, con
   }
 }
 
-inline void pack_tile_row(const float* x, int64_t k, int64_t rows, int64_t row, char* to) {
-  to += row * kTileBytes;
-  for (int64_t first = 0; first < k; first += kTileStep, to += rows * kTileBytes) {
+inline void round_to_tiles(const float* x, int64_t k, char* to) {
+  for (int64_t first = 0; first < k; first += kTileStep, to += kTileBytes) {
     const auto some = [&](int64_t i) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << most(0, least(16, k - i))) - 1), x + i); };
     _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(some(first + 16), some(first)));
   }

@@ -2,8 +2,7 @@
 //
 // int op(int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void* stream, void* extra): inputs first, then
 // outputs, in the order of kernels/ops.py, which also infers the shapes. Returns 0, or 1 for what it cannot compute, an
-// unknown dtype above all. OP tells how many are inputs, the last of them the true number of rows, and, of an operator that treats each row by
-// itself, which inputs are rows; of its outputs those are that have as many.
+// unknown dtype above all. OP tells a capture the operator's Traits.
 #pragma once
 
 #include <algorithm>
@@ -17,10 +16,10 @@
   [[maybe_unused]] int nparam, void** params, [[maybe_unused]] int* ndims, int64_t** shapes, [[maybe_unused]] const char** dtypes, \
       [[maybe_unused]] void* stream, [[maybe_unused]] void* extra
 
-#define OP(name, inputs, ...)                                                            \
+#define OP(name, ...)                                                                  \
   static int run_##name(PARAMETERS);                                                   \
   extern "C" __attribute__((visibility("default"))) int name(PARAMETERS) {             \
-    return launch(run_##name, inputs, {__VA_ARGS__}, nparam, params, ndims, shapes, dtypes, stream, extra); \
+    return launch(run_##name, {__VA_ARGS__}, nparam, params, ndims, shapes, dtypes, stream, extra); \
   }                                                                                    \
   static int run_##name(PARAMETERS)
 
@@ -28,6 +27,12 @@ template <class T>
 const T* in(void** params, int i) { return static_cast<const T*>(params[i]); }
 template <class T>
 T* out(void** params, int i) { return static_cast<T*>(params[i]); }
+
+// Of rows that are read or written rounded, see MatMul. False where no product would have rounded them.
+inline bool rounded_of(const char* name, bool* rounded) {
+  *rounded = !std::strcmp(name, "bfloat16");
+  return !*rounded || kernels().rounds_rows;
+}
 
 // A true count, within what the padded tensor has room for.
 inline int64_t count_of(void** params, int i, int64_t room) { return std::clamp<int64_t>(*in<int32_t>(params, i), 0, room); }

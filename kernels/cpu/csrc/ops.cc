@@ -6,8 +6,9 @@ static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int n
   const int count = 2 + has_bias, first_output = count + 1;
   MatMul& op = *scratch_products(1);
   op = {};
-  if (!weight_dtype_of(dtypes[1], &op.dtype) || nparam - first_output > kMaxOutputs) return 1;
-  op.x = in<float>(params, 0);
+  if (!weight_dtype_of(dtypes[1], &op.dtype) || !rounded_of(dtypes[0], &op.x_rounded) || !rounded_of(dtypes[first_output], &op.out_rounded)) return 1;
+  if (nparam - first_output > kMaxOutputs) return 1;
+  op.x = params[0];
   op.weight = params[1];
   op.bias = has_bias ? in<float>(params, 2) : nullptr;
   op.k = op.x_stride = shapes[0][1];
@@ -16,20 +17,20 @@ static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int n
   op.gated = gated;
   op.num_outputs = nparam - first_output;
   for (int i = 0; i < op.num_outputs; ++i) {
-    op.out[i] = out<float>(params, first_output + i);
+    op.out[i] = params[first_output + i];
     op.width[i] = op.stride[i] = shapes[first_output + i][1];
   }
   run_all(&op, 1);
   return 0;
 }
 
-OP(matmul, 3, 0) { return matmul_op(params, shapes, dtypes, nparam, false, false); }
-OP(matmul_bias, 4, 0) { return matmul_op(params, shapes, dtypes, nparam, true, false); }
-OP(matmul_swiglu, 3, 0) { return matmul_op(params, shapes, dtypes, nparam, false, true); }
-OP(matmul_swiglu_bias, 4, 0) { return matmul_op(params, shapes, dtypes, nparam, true, true); }
+OP(matmul, 3, params_at(0), params_at(0)) { return matmul_op(params, shapes, dtypes, nparam, false, false); }
+OP(matmul_bias, 4, params_at(0), params_at(0)) { return matmul_op(params, shapes, dtypes, nparam, true, false); }
+OP(matmul_swiglu, 3, params_at(0), params_at(0, 3)) { return matmul_op(params, shapes, dtypes, nparam, false, true); }
+OP(matmul_swiglu_bias, 4, params_at(0), params_at(0, 4)) { return matmul_op(params, shapes, dtypes, nparam, true, true); }
 
 // weight packed, token_ids [T], num_tokens [1] -> [T, hidden]; zeros for an id outside the vocabulary
-OP(embedding, 3, 1) {
+OP(embedding, 3, params_at(1)) {
   Dtype dtype;
   if (!weight_dtype_of(dtypes[0], &dtype)) return 1;
   Embedding op = {params[0], in<int32_t>(params, 1), out<float>(params, 3), shapes[0][0] * kPanel, shapes[3][1], dtype};
@@ -38,22 +39,24 @@ OP(embedding, 3, 1) {
 }
 
 // x [T, C], gamma [D], epsilon [1], num_tokens [1] -> [T, C]
-OP(rms_norm, 4, 0) {
-  RmsNorm op = {in<float>(params, 0), nullptr, in<float>(params, 1), out<float>(params, 4), nullptr, shapes[0][1], shapes[1][0], *in<float>(params, 2)};
+OP(rms_norm, 4, params_at(0), params_at(4)) {
+  RmsNorm op = {in<float>(params, 0), nullptr, in<float>(params, 1), params[4], false, nullptr, shapes[0][1], shapes[1][0], *in<float>(params, 2)};
+  if (!rounded_of(dtypes[4], &op.y_rounded)) return 1;
   for_rows(count_of(params, 3, shapes[0][0]), op.width, [&](int64_t begin, int64_t end) { kernels().rms_norm(op, begin, end); });
   return 0;
 }
 
 // x1 [T, C], x2 [T, C], gamma [C], epsilon [1], num_tokens [1] -> y [T, C], x_sum [T, C]
-OP(add_rms_norm, 5, 0, 1) {
-  RmsNorm op = {in<float>(params, 0), in<float>(params, 1), in<float>(params, 2), out<float>(params, 5), out<float>(params, 6),
+OP(add_rms_norm, 5, params_at(0, 1), params_at(5)) {
+  RmsNorm op = {in<float>(params, 0), in<float>(params, 1), in<float>(params, 2), params[5], false, out<float>(params, 6),
                 shapes[0][1], shapes[2][0], *in<float>(params, 3)};
+  if (!rounded_of(dtypes[5], &op.y_rounded)) return 1;
   for_rows(count_of(params, 4, shapes[0][0]), op.width, [&](int64_t begin, int64_t end) { kernels().rms_norm(op, begin, end); });
   return 0;
 }
 
 // query [T, H * D], key [T, KV * D], cos [P, R], sin [P, R], position_ids [T], head_dim [1], num_tokens [1] -> query, key
-OP(apply_rotary_pos_emb, 7, 0, 1, 4) {
+OP(apply_rotary_pos_emb, 7, params_at(0, 1, 4)) {
   Rope op = {};
   op.query = in<float>(params, 0), op.key = in<float>(params, 1), op.cos = in<float>(params, 2), op.sin = in<float>(params, 3);
   op.position_ids = in<int32_t>(params, 4);
@@ -82,22 +85,22 @@ static int cache_op(void** params, int64_t** shapes, const char** dtypes, bool l
 }
 
 // key, value [T, KV * D], key_cache, value_cache [blocks, block_size, KV, D], slot_mapping [T], num_tokens [1] -> [1]; see place_in_pairs
-OP(reshape_and_cache, 6, 0, 1, 4) { return cache_op(params, shapes, dtypes, false); }
+OP(reshape_and_cache, 6, params_at(0, 1, 4)) { return cache_op(params, shapes, dtypes, false); }
 
 // latent [T, D], rope [T, E], latent_cache [blocks, block_size, 1, D], rope_cache [blocks, block_size, 1, E], slot_mapping [T], num_tokens [1] -> [1]
-OP(cache_latents, 6, 0, 1, 4) { return cache_op(params, shapes, dtypes, true); }
+OP(cache_latents, 6, params_at(0, 1, 4)) { return cache_op(params, shapes, dtypes, true); }
 
 // query [T, H * D], key_cache, value_cache [blocks, block_size, KV, D], block_tables [S, B], context_lens [S], q_seq_lens [S],
 // scale [1], sliding_window [1], num_seqs [1] -> [T, H * D]
-OP(paged_attention, 9) {
+OP(paged_attention, 9, 0, params_at(9)) {
   Attention op = {};
-  if (!dtype_of(dtypes[1], &op.dtype)) return 1;
+  if (!dtype_of(dtypes[1], &op.dtype) || !rounded_of(dtypes[9], &op.out_rounded)) return 1;
   op.query = in<float>(params, 0);
   op.key_cache = params[1], op.value_cache = params[2];
   op.block_tables = in<int32_t>(params, 3), op.context_lens = in<int32_t>(params, 4), op.q_seq_lens = in<int32_t>(params, 5);
   op.scale = *in<float>(params, 6);
   op.window = *in<int32_t>(params, 7);
-  op.out = out<float>(params, 9);
+  op.out = params[9];
   op.blocks = shapes[1][0], op.block_size = shapes[1][1], op.kv_heads = shapes[1][2], op.head_dim = shapes[1][3];
   op.heads = shapes[0][1] / op.head_dim;
   op.blocks_per_seq = shapes[3][1];

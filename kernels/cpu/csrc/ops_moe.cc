@@ -81,7 +81,7 @@ OP(moe_token_unpermute, 4) {
 }
 
 // x1 [T, C], x2 [T, C], num_tokens [1] -> [T, C]
-OP(add, 3, 0, 1) {
+OP(add, 3, params_at(0, 1)) {
   const int64_t columns = shapes[0][1];
   for_rows(count_of(params, 2, shapes[0][0]), columns, [&](int64_t begin, int64_t end) {
     kernels().add(in<float>(params, 0) + begin * columns, in<float>(params, 1) + begin * columns, (end - begin) * columns,
@@ -91,7 +91,7 @@ OP(add, 3, 0, 1) {
 }
 
 // x [T, C], gate [T, 1], num_tokens [1] -> [T, C]
-OP(sigmoid_mul, 3, 0, 1) {
+OP(sigmoid_mul, 3, params_at(0, 1)) {
   const int64_t columns = shapes[0][1];
   for_rows(count_of(params, 2, shapes[0][0]), columns, [&](int64_t begin, int64_t end) {
     kernels().sigmoid_mul(in<float>(params, 0), in<float>(params, 1), columns, begin, end, out<float>(params, 3));

@@ -32,17 +32,18 @@ inline void run_all(MatMul* ops, int64_t count) {
     struct Packed {
       uint64_t run;
       int64_t product, block;
+      const void* rows;
     };
-    thread_local Packed packed = {0, 0, 0};
+    thread_local Packed packed = {0, 0, 0, nullptr};
     for (int64_t g = std::upper_bound(begins, begins + count, begin) - begins - 1; begin < end;) {
       while (begin == begins[g + 1]) ++g;
       MatMul op = ops[g];
       const int64_t in_block = tiles_of_block(op.tiles), block = (begin - begins[g]) / (in_block * panels);
       const int64_t first = block * in_block, tiles = std::min(in_block, op.tiles - first), origin = begins[g] + first * panels;
       op.first_packed = tile_begin(op.rows, op.tiles, first);
-      op.packed_rows = scratch(Purpose::packed_rows, tiles * tile_rows * (op.k + 31) * 4);
-      if (packed.run != run || packed.product != g || packed.block != block) isa.pack_rows(op, first, first + tiles);
-      packed = {run, g, block};
+      op.room = scratch(Purpose::packed_rows, tiles * tile_rows * (op.k + 31) * 4);
+      if (packed.run != run || packed.product != g || packed.block != block) packed = {run, g, block, isa.pack_rows(op, first, first + tiles)};
+      op.packed_rows = packed.rows;
       for (const int64_t stop = std::min(end, origin + tiles * panels); begin < stop;) {
         const int64_t panel = (begin - origin) / tiles, tile = (begin - origin) % tiles;
         const int64_t some = std::min(tiles - tile, stop - begin), alike = some == tiles ? (stop - begin) / tiles : 1;  // whole panels at once

@@ -59,7 +59,8 @@ inline int32_t argmax(const float* x, int64_t count) {
   return found;
 }
 
-inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, float* y, float* total) {
+template <class Out>
+inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, Out* y, float* total) {
   const int64_t whole = op.group / kLanes * kLanes;
   Floats squares = {};
   float rest = 0.0f;
@@ -76,13 +77,15 @@ inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, 
   for (int64_t i = whole; i < op.group; ++i) rest += source[i] * source[i];
   const float mean = (sum_of(squares) + rest) / static_cast<float>(op.group);
   const float scale = 1.0f / __builtin_sqrtf(mean + op.epsilon);
-  for (int64_t i = 0; i < whole; i += kLanes) store(y + i, load<Floats>(source + i) * scale * load<Floats>(op.gamma + i));
-  for (int64_t i = whole; i < op.group; ++i) y[i] = source[i] * scale * op.gamma[i];
+  for (int64_t i = 0; i < whole; i += kLanes) put(y + i, load<Floats>(source + i) * scale * load<Floats>(op.gamma + i));
+  for (int64_t i = whole; i < op.group; ++i) put(y + i, source[i] * scale * op.gamma[i]);
 }
 
 inline void rms_norm(const RmsNorm& op, int64_t begin, int64_t end) {
-  for (int64_t i = begin * op.width; i < end * op.width; i += op.group)
-    rms_norm_group(op, op.x + i, op.add ? op.add + i : nullptr, op.y + i, op.sum ? op.sum + i : nullptr);
+  to_rows(op.y, op.y_rounded, [&](auto* y) {
+    for (int64_t i = begin * op.width; i < end * op.width; i += op.group)
+      rms_norm_group(op, op.x + i, op.add ? op.add + i : nullptr, y + i, op.sum ? op.sum + i : nullptr);
+  });
 }
 
 // Rotate the first `rotary` floats of a head: (a, b) -> (a cos - b sin, b cos + a sin) for the two halves a, b.

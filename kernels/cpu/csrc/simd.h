@@ -180,6 +180,27 @@ inline Floats add_dots(Floats sum, Floats, Floats) { return sum; }
 inline void round_row(const float*, int64_t, float, float*) {}
 #endif
 
+// A value that products round in any case.
+struct Rounded {
+  uint16_t bits;
+};
+
+inline void put(float* to, Floats v) { store(to, v); }
+inline void put(float* to, float v) { *to = v; }
+#if defined(__AVX512BF16__)
+inline void put(Rounded* to, Floats v) { store(to, (Halves)_mm512_cvtneps_pbh((__m512)v)); }
+inline void put(Rounded* to, float v) { to->bits = static_cast<uint16_t>(_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(_mm_set_ss(v)))); }
+#endif
+
+// write(rows), which are float32 or rounded.
+template <class Write>
+inline void to_rows(void* rows, [[maybe_unused]] bool rounded, Write&& write) {
+#if defined(__AVX512BF16__)
+  if (rounded) return write(static_cast<Rounded*>(rows));
+#endif
+  write(static_cast<float*>(rows));
+}
+
 // `count` floats of type T, zero-filled to `padded`, a multiple of kLanes; reads nothing past the last.
 template <class T>
 inline void widen_row(const typename T::Storage* from, int64_t count, float* to, int64_t padded) {
