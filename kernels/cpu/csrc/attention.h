@@ -15,6 +15,11 @@ constexpr int chunk_vectors(int rows) { return vectors_beside(rows) < kChunkVect
 struct Softmax {  // the running sums of one row
   float maximum, denominator;
 };
+struct Softmaxes {  // of several rows, with room for whole vectors of them
+  float *maximum, *denominator;
+
+  Softmax of(int64_t r) const { return {maximum[r], denominator[r]}; }
+};
 
 struct AttentionScratch {
   float *query;      // [rows, head], scaled
@@ -23,21 +28,21 @@ struct AttentionScratch {
   float *scores;     // [rows, kKeysPerChunk]
   float *sums;       // [rows, head], numerators of this partition
   float *totals;     // [rows, head], of all partitions so far
-  Softmax *part, *total;  // [rows]
+  Softmaxes part;    // of this partition
+  Softmax* total;    // [rows]
 };
 
 inline int64_t lay_out(int64_t rows, int64_t head, void* memory, AttentionScratch* s) {
   float* next = static_cast<float*>(memory);
-  const int64_t sizes[] = {rows * head, head * kKeysPerChunk, kKeysPerChunk * head, rows * kKeysPerChunk, rows * head, rows * head};
-  float** places[] = {&s->query, &s->keys, &s->values, &s->scores, &s->sums, &s->totals};
+  const int64_t sizes[] = {rows * head, head * kKeysPerChunk, kKeysPerChunk * head, rows * kKeysPerChunk, rows * head, rows * head, rows, rows};
+  float** places[] = {&s->query, &s->keys, &s->values, &s->scores, &s->sums, &s->totals, &s->part.maximum, &s->part.denominator};
   int64_t used = 0;
-  for (int i = 0; i < 6; ++i) {
+  for (int i = 0; i < 8; ++i) {
     *places[i] = next + used;
     used += sizes[i];
   }
-  s->part = reinterpret_cast<Softmax*>(next + used);
-  s->total = s->part + rows;
-  return (used + 4 * rows) * static_cast<int64_t>(sizeof(float));
+  s->total = reinterpret_cast<Softmax*>(next + used);
+  return (used + 2 * rows) * static_cast<int64_t>(sizeof(float));
 }
 
 // Whole tiles of them.
@@ -246,70 +251,49 @@ struct Seen {  // keys of a chunk that a row sees
   int64_t low, high;
 };
 
-// Turn scores of a few rows into weights; rescale their sums to the new maximum. Rows go side by side: within one, each step waits for the one before.
-template <int kRows>
-inline void soften_rows(float* scores, const Seen* seen, float* sums, int64_t head, Softmax* states) {
+// Turn scores into weights, rounded where they are multiplied as bfloat16; rescale the rows' sums to their new maximum. seen_of(r): what row r sees.
+//
+// As many rows at a time as a vector has lanes, for what is but one value of a row.
+template <class T, class SeenOf>
+inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, float* sums, int64_t head, const Softmaxes& state) {
   const Floats hidden = splat(-__builtin_inff());
-  Floats best[kRows], denominator[kRows] = {};
-  float maximum[kRows], sum[kRows];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    float* row = scores + r * kKeysPerChunk;
-    best[r] = hidden;
-    if (seen[r].low <= 0 && seen[r].high >= kKeysPerChunk) {
-      for (int i = 0; i < kKeysPerChunk; i += kLanes) best[r] = max_of(best[r], load<Floats>(row + i));
-    } else {
-      const Ints begin = Ints{} + static_cast<int32_t>(seen[r].low), end = Ints{} + static_cast<int32_t>(seen[r].high);
-      for (int i = 0; i < kKeysPerChunk; i += kLanes) {
-        const Ints key = kLane + i;
-        const Floats visible = (key >= begin) & (key < end) ? load<Floats>(row + i) : hidden;
-        store(row + i, visible);
-        best[r] = max_of(best[r], visible);
+  for (int64_t first = 0; first < rows; first += kLanes, scores += kLanes * kKeysPerChunk, sums += kLanes * head) {
+    const int64_t count = least(kLanes, rows - first);
+    Floats best[kLanes] = {}, denominator[kLanes] = {};
+    for (int64_t r = 0; r < count; ++r) {
+      const Seen seen = seen_of(first + r);
+      float* row = scores + r * kKeysPerChunk;
+      best[r] = hidden;
+      if (seen.low <= 0 && seen.high >= kKeysPerChunk) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kKeysPerChunk; i += kLanes) best[r] = max_of(best[r], load<Floats>(row + i));
+      } else {
+        const Ints begin = Ints{} + static_cast<int32_t>(seen.low), end = Ints{} + static_cast<int32_t>(seen.high);
+        for (int i = 0; i < kKeysPerChunk; i += kLanes) {
+          const Ints key = kLane + i;
+          const Floats visible = (key >= begin) & (key < end) ? load<Floats>(row + i) : hidden;
+          store(row + i, visible);
+          best[r] = max_of(best[r], visible);
+        }
       }
     }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    const float largest = largest_of(best[r]);
-    maximum[r] = largest > states[r].maximum ? largest : states[r].maximum;
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kKeysPerChunk; i += kLanes)
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      float* at = scores + r * kKeysPerChunk + i;
-      const Floats weight = exp_of(load<Floats>(at) - maximum[r]);
-      store(at, weight);
-      denominator[r] += weight;
+    float *maximum = state.maximum + first, shrink[kLanes];
+    const Floats before = load<Floats>(maximum), now = max_of(largest_of_each(best), before), factor = exp_below_88(before - now);
+    store(maximum, now);
+    store(shrink, factor);
+    for (int64_t r = 0; r < count; ++r) {
+      float* row = scores + r * kKeysPerChunk;
+#pragma GCC unroll 16
+      for (int i = 0; i < kKeysPerChunk; i += kLanes) {
+        const Floats weight = exp_below_88(load<Floats>(row + i) - maximum[r]);
+        if constexpr (kDots<T>) put(reinterpret_cast<Rounded*>(row) + i, weight);
+        else put(row + i, weight);
+        denominator[r] += weight;
+      }
+      if (shrink[r] != 1.0f)
+        for (int64_t d = r * head; d < (r + 1) * head; d += kLanes) store(sums + d, load<Floats>(sums + d) * shrink[r]);
     }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) sum[r] = sum_of(denominator[r]);
-  for (int r = 0; r < kRows; ++r) {
-    if (maximum[r] > states[r].maximum) {
-      const float shrink = exp_of(splat(states[r].maximum - maximum[r]))[0];
-      for (int64_t d = 0; d < head; d += kLanes) store(sums + r * head + d, load<Floats>(sums + r * head + d) * shrink);
-      states[r].denominator *= shrink;
-      states[r].maximum = maximum[r];
-    }
-    states[r].denominator += sum[r];
-  }
-}
-
-template <int kRows = kRowsAtOnce>
-inline void soften_few(int64_t rows, float* scores, const Seen* seen, float* sums, int64_t head, Softmax* states) {
-  if constexpr (kRows > 1)
-    if (rows < kRows) return soften_few<kRows - 1>(rows, scores, seen, sums, head, states);
-  soften_rows<kRows>(scores, seen, sums, head, states);
-}
-
-// seen_of(r): what row r sees.
-template <class SeenOf>
-inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, float* sums, int64_t head, Softmax* states) {
-  for (int64_t r = 0; r < rows; r += kRowsAtOnce) {
-    const int64_t count = least(kRowsAtOnce, rows - r);
-    Seen seen[kRowsAtOnce];
-    for (int64_t i = 0; i < count; ++i) seen[i] = seen_of(r + i);
-    soften_few(count, scores + r * kKeysPerChunk, seen, sums + r * head, head, states + r);
+    store(state.denominator + first, load<Floats>(state.denominator + first) * factor + sum_of_each(denominator));
   }
 }
 
@@ -325,6 +309,11 @@ inline void add_partition(float* totals, Softmax& total, const float* sums, Soft
 inline void reset(float* sums, Softmax* states, int64_t rows, int64_t head) {
   memset(sums, 0, rows * head * sizeof(float));
   for (int64_t r = 0; r < rows; ++r) states[r] = {kNoKeyYet, 0.0f};
+}
+
+inline void reset(float* sums, const Softmaxes& states, int64_t rows, int64_t head) {
+  memset(sums, 0, rows * head * sizeof(float));
+  for (int64_t r = 0; r < rows; r += kLanes) store(states.maximum + r, splat(kNoKeyYet)), store(states.denominator + r, Floats{});
 }
 
 template <class Out>
@@ -446,18 +435,16 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
         next = &chunks[1 - turn];
       }
       score_all<T>(rows, s, width, chunk, next, steps);
-      soften(
+      soften<T>(
           rows, s.scores,
           [&](int64_t r) {
             const int64_t position = first + r / group;
             return Seen{position - window + 1 - start, position + 1 - start};
           },
           s.sums, head, s.part);
-      if constexpr (kDots<T>)
-        for (int64_t r = 0; r < rows; ++r) round_row(s.scores + r * kKeysPerChunk, kKeysPerChunk, 1.0f, s.scores + r * kKeysPerChunk);
       weigh_all<T>(op, rows, s, chunk, next, head);
     }
-    for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * head, s.total[r], s.sums + r * head, s.part[r], head);
+    for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * head, s.total[r], s.sums + r * head, s.part.of(r), head);
   }
   for (int64_t r = 0; r < rows; ++r) {
     if (item.partial < 0) {

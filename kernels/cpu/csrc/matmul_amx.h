@@ -12,17 +12,32 @@ inline void configure_product(int64_t rows) {
   tile_configure({first, first, second, second, first, second, weights, weights});
 }
 
-template <bool kSecond>
+// With kOnce, the panel is read for these rows alone, which are read again for the next; without, rows are what passes.
+template <bool kSecond, bool kOnce>
 inline void add_tiles(const char* rows, int64_t row_bytes, const char* weights) {
-  tile_load<4>(rows, row_bytes);
-  tile_load<6>(weights, kPanel * 4);
+  tile_load<4, !kOnce>(rows, row_bytes);
+  tile_load<6, kOnce>(weights, kPanel * 4);
   tile_multiply<0, 4, 6>();
-  tile_load<7>(weights + kTileBytes, kPanel * 4);
+  tile_load<7, kOnce>(weights + kTileBytes, kPanel * 4);
   tile_multiply<1, 4, 7>();
   if constexpr (kSecond) {
-    tile_load<5>(rows + kTileRows * row_bytes, row_bytes);
+    tile_load<5, !kOnce>(rows + kTileRows * row_bytes, row_bytes);
     tile_multiply<2, 5, 6>();
     tile_multiply<3, 5, 7>();
+  }
+}
+
+template <bool kSecond, bool kOnce>
+inline void add_all_tiles(const char* rows, const char* weights, int64_t k, const char* ahead, int64_t stride) {
+  const int64_t row_bytes = tile_row_bytes(k), share = stride * kTileStep / 2;  // of what is asked for, in a step
+  for (int64_t step = 0; step < k / kTileStep; ++step, rows += kTileBytes, weights += kStepBytes, ahead += share) {
+    for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(ahead + i, 0, 2);
+    add_tiles<kSecond, kOnce>(rows, row_bytes, weights);
+  }
+  if (k % kTileStep) {
+    alignas(64) char rest[kStepBytes] = {};
+    memcpy(rest, weights, k % kTileStep * kPanel * 2);
+    add_tiles<kSecond, kOnce>(rows, row_bytes, rest);
   }
 }
 
@@ -30,22 +45,14 @@ template <int kRows>
 inline void multiply_tiles(const void* packed, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out, int64_t out_stride) {
   constexpr bool kSecond = kRows > kTileRows;
   const char *rows = static_cast<const char*>(packed), *weights = static_cast<const char*>(panel);
-  const int64_t row_bytes = tile_row_bytes(k), share = stride * kTileStep / 2;  // of what is asked for, in a step
   tile_zero<0>();
   tile_zero<1>();
   if constexpr (kSecond) {
     tile_zero<2>();
     tile_zero<3>();
   }
-  for (int64_t step = 0; step < k / kTileStep; ++step, rows += kTileBytes, weights += kStepBytes, ahead += share) {
-    for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(ahead + i, 0, 2);
-    add_tiles<kSecond>(rows, row_bytes, weights);
-  }
-  if (k % kTileStep) {
-    alignas(64) char rest[kStepBytes] = {};
-    memcpy(rest, weights, k % kTileStep * kPanel * 2);
-    add_tiles<kSecond>(rows, row_bytes, rest);
-  }
+  if (stride == kPanel * 4) add_all_tiles<kSecond, true>(rows, weights, k, ahead, stride);  // one tile asks for all
+  else add_all_tiles<kSecond, false>(rows, weights, k, ahead, stride);
   tile_store<0>(out, out_stride * 4);
   tile_store<1>(out + kPanel / 2, out_stride * 4);
   if constexpr (kSecond) {

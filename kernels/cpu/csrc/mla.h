@@ -11,22 +11,22 @@ struct MlaScratch {
   float *scores;   // [rows, kKeysPerChunk]
   float *sums;     // [rows, rank], numerators of this partition
   float *totals;   // [rows, rank], of all partitions so far
-  Softmax *part, *total;  // [rows]
+  Softmaxes part;  // of this partition
+  Softmax* total;  // [rows]
 };
 
 inline int64_t lay_out(int64_t rows, int64_t rank, int64_t rope, void* memory, MlaScratch* s) {
   float* next = static_cast<float*>(memory);
-  const int64_t key = rank + rope;
-  const int64_t sizes[] = {rows * key, key * kKeysPerChunk, kKeysPerChunk * rank, kLanes * rope, rows * kKeysPerChunk, rows * rank, rows * rank};
-  float** places[] = {&s->query, &s->keys, &s->values, &s->widened, &s->scores, &s->sums, &s->totals};
+  const int64_t key = rank + rope, states = room_for_rows(rows);
+  const int64_t sizes[] = {rows * key, key * kKeysPerChunk, kKeysPerChunk * rank, kLanes * rope, rows * kKeysPerChunk, rows * rank, rows * rank, states, states};
+  float** places[] = {&s->query, &s->keys, &s->values, &s->widened, &s->scores, &s->sums, &s->totals, &s->part.maximum, &s->part.denominator};
   int64_t used = 0;
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < 9; ++i) {
     *places[i] = next + used;
     used += sizes[i];
   }
-  s->part = reinterpret_cast<Softmax*>(next + used);
-  s->total = s->part + rows;
-  return (used + 4 * rows) * static_cast<int64_t>(sizeof(float));
+  s->total = reinterpret_cast<Softmax*>(next + used);
+  return (used + 2 * rows) * static_cast<int64_t>(sizeof(float));
 }
 
 inline int64_t mla_scratch(const Mla& op, int64_t rows) {
@@ -121,12 +121,12 @@ inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
       chunk.num_runs = 1;
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
         score<F32>(least(kRowsAtOnce, rows - r), s.query + r * key, key, chunk, nullptr, key, s.scores + r * kKeysPerChunk);
-      soften(
+      soften<F32>(
           rows, s.scores, [&](int64_t r) { return Seen{0, first + r / item.heads + 1 - start}; }, s.sums, rank, s.part);
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
         weigh<F32>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, nullptr, rank, s.sums + r * rank);
     }
-    for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * rank, s.total[r], s.sums + r * rank, s.part[r], rank);
+    for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * rank, s.total[r], s.sums + r * rank, s.part.of(r), rank);
   }
   for (int64_t r = 0; r < rows; ++r) {
     if (item.partial < 0) {

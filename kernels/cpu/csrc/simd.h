@@ -62,6 +62,22 @@ inline float largest_of(Floats v) {
   return v[0];
 }
 
+// Lane r is what `both` makes of all lanes of rows[r], in the order of sum_of and largest_of.
+template <int kHalf = kLanes / 2, class Both>
+inline Floats across(Floats (&rows)[kLanes], Both&& both) {
+  if constexpr (kHalf == 0) {
+    return rows[0];
+  } else {
+    // Of two vectors, the first and the second halves of each 2 * kHalf lanes.
+    constexpr Ints low = kLane / kHalf % 2 * kLanes + kLane / (2 * kHalf) * (2 * kHalf) + kLane % kHalf, high = low + kHalf;
+#pragma GCC unroll 8
+    for (int i = 0; i < kHalf; ++i) rows[i] = both(__builtin_shuffle(rows[i], rows[i + kHalf], low), __builtin_shuffle(rows[i], rows[i + kHalf], high));
+    return across<kHalf / 2>(rows, both);
+  }
+}
+inline Floats sum_of_each(Floats (&rows)[kLanes]) { return across(rows, [](Floats a, Floats b) { return a + b; }); }
+inline Floats largest_of_each(Floats (&rows)[kLanes]) { return across(rows, [](Floats a, Floats b) { return max_of(a, b); }); }
+
 // 1 / x to about 1 ulp.
 inline Floats reciprocal_of(Floats x) {
 #if defined(__AVX512F__)
@@ -72,14 +88,13 @@ inline Floats reciprocal_of(Floats x) {
 #endif
 }
 
-// e^x to about 2 ulp; exactly 1 at 0, exactly 0 below -87.3. Range reduction by ln 2 in two parts and the polynomial of
+// e^x to about 2 ulp, of x up to 88; exactly 1 at 0, exactly 0 below -87.3. Range reduction by ln 2 in two parts and the polynomial of
 // Moshier's Cephes library (expf).
-inline __attribute__((always_inline)) Floats exp_of(Floats x) {
-  const Floats low = splat(-87.3f), high = splat(88.0f), magic = splat(12582912.0f);  // 1.5 * 2^23 rounds to an integer
-  const Floats clamped = min_of(max_of(x, low), high);
-  const Floats shifted = clamped * 1.44269504088896341f + magic;
+inline __attribute__((always_inline)) Floats exp_below_88(Floats x) {
+  const Floats low = splat(-87.3f), magic = splat(12582912.0f);  // 1.5 * 2^23 rounds to an integer
+  const Floats shifted = x * 1.44269504088896341f + magic;
   const Floats n = shifted - magic;
-  const Floats r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
+  const Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
   Floats p = splat(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -91,6 +106,9 @@ inline __attribute__((always_inline)) Floats exp_of(Floats x) {
   const Floats y = (Floats)((Ints)p + exponent);
   return x < low ? Floats{} : y;
 }
+
+// The same of any x, e^88 above it.
+inline __attribute__((always_inline)) Floats exp_of(Floats x) { return exp_below_88(min_of(x, splat(88.0f))); }
 
 inline Words widen(Halves h) { return __builtin_convertvector(h, Words); }
 inline Halves narrow(Words w) { return __builtin_convertvector(w, Halves); }
@@ -190,6 +208,8 @@ inline void put(float* to, float v) { *to = v; }
 #if defined(__AVX512BF16__)
 inline void put(Rounded* to, Floats v) { store(to, (Halves)_mm512_cvtneps_pbh((__m512)v)); }
 inline void put(Rounded* to, float v) { to->bits = static_cast<uint16_t>(_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(_mm_set_ss(v)))); }
+#else
+inline void put(Rounded* to, Floats v) { Bf16::store_floats(to, v); }
 #endif
 
 // write(rows), which are float32 or rounded.

@@ -36,10 +36,11 @@ inline void tile_zero() {
   __asm__ volatile("tilezero %%tmm%c0" : : "i"(kTile));
 }
 
-// Rows lie `stride` bytes apart. The compiler's own intrinsics do not tell it what they read.
-template <int kTile>
+// Rows lie `stride` bytes apart. What is passing leaves the first-level cache to others. The compiler's own intrinsics do not tell it what they read.
+template <int kTile, bool kPassing = false>
 inline void tile_load(const void* from, int64_t stride) {
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
+  if constexpr (kPassing) __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
+  else __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
 }
 
 template <int kTile>
