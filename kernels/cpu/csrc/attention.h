@@ -404,6 +404,7 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
   const int64_t head = padded_head(op.head_dim), group = op.heads / op.kv_heads, rows = item.rows * group;
   const int64_t steps = steps_of<T>(op.head_dim), width = kTiles<T> ? head / 2 : steps * kFactors<T>;
   const bool direct = op.block_size % kSlotsTogether == 0 && op.head_dim == head;
+  const bool asks = !kTiles<T> || rows <= kTileRows;  // many rows, in tiles, take so long that memory need not be asked ahead
   AttentionScratch s;
   lay_out(room_for_rows(rows), head, memory, &s);
   for (int64_t r = 0; r < rows; ++r) {
@@ -422,7 +423,7 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
     Chunk chunks[2];
     if (direct && start < end) {
       find_chunk<T>(op, item, start, least(kKeysPerChunk, end - start), s, &chunks[0]);
-      ask_for(chunks[0], steps, head);
+      if (asks) ask_for(chunks[0], steps, head);
     }
     for (int turn = 0; start < end; start += kKeysPerChunk, turn ^= 1) {
       Chunk &chunk = chunks[turn], *next = nullptr;
@@ -434,6 +435,7 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
       } else if (find_following<T>(op, item, p, s, &chunks[1 - turn])) {
         next = &chunks[1 - turn];
       }
+      if (!asks) next = nullptr;
       score_all<T>(rows, s, width, chunk, next, steps);
       soften<T>(
           rows, s.scores,

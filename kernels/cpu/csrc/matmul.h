@@ -50,10 +50,6 @@ inline void multiply(const void* rows, const void* panel, int64_t k, const char*
 
 #include "matmul_int8.h"
 
-#if defined(__AMX_BF16__)
-#include "matmul_amx.h"
-#endif
-
 template <class T>
 constexpr int kMaxRows = kMaxTileRows;
 #if defined(__AMX_BF16__)
@@ -71,10 +67,6 @@ inline Multiply multiply_for(int64_t rows) {
     if (rows < kRows) return multiply_for<T, kRows - 1>(rows);
     if constexpr (T::kBytes == 1) {
       return multiply_int8<kRows>;
-#if defined(__AMX_BF16__)
-    } else if constexpr (kTiles<T>) {
-      return multiply_tiles<kRows>;
-#endif
     } else {
       return multiply<T, kRows>;
     }
@@ -186,7 +178,7 @@ inline const void* pack_rows(const MatMul& m, int64_t begin, int64_t end) {
 }
 
 // silu(x) = x / (1 + e^-x)
-inline Floats silu(Floats x) { return x * reciprocal_of(1.0f + exp_of(-x)); }
+inline __attribute__((always_inline)) Floats silu(Floats x) { return x * reciprocal_of(1.0f + exp_of(-x)); }
 
 // 16 gate and 16 up features of each row, of which `count` are there.
 template <bool kBias, class Out>
@@ -248,13 +240,16 @@ inline float* output_of(const MatMul& m, int64_t panel, int64_t* stride) {
   return nullptr;
 }
 
+#if defined(__AMX_BF16__)
+#include "matmul_amx.h"
+#endif
+
 template <class T>
 inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {
   const int64_t row_bytes = packed_row_bytes(m), k = T::kBytes == 4 ? m.k : even(m.k), bytes = panel_bytes(m.dtype, m.k);
   alignas(64) float sums[kMaxRows<T> * kPanel];
-  [[maybe_unused]] int64_t configured = 0;
   // What waits for memory alone asks for weights a little ahead, where it asks at all; they go on in the next panel.
-  const bool near = kRowsThatAsk == 1 && end - begin == 1 && (kTiles<T> || m.rows <= kFewRows);
+  const bool near = kRowsThatAsk == 1 && end - begin == 1 && m.rows <= kFewRows;
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
     const char* ahead = near ? weight + 3072 : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
@@ -263,23 +258,22 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
     float* const out = output_of(m, panel, &out_stride);
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
-#if defined(__AMX_BF16__)
-      if constexpr (kTiles<T>)
-        if (rows != configured) configure_product(configured = rows);
-#endif
       multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + (first - m.first_packed) * row_bytes, weight, k, ahead + (tile - begin) * share, stride,
                             out ? out + first * out_stride : sums, out_stride);
       if (!out) write_tile(m, panel, first, rows, sums);
     }
   }
-#if defined(__AMX_BF16__)
-  if constexpr (kTiles<T>) tile_release();
-#endif
 }
 
 inline void matmul(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {
   switch (m.dtype) {
+#if defined(__AMX_BF16__)
+    case Dtype::bf16:
+      for (; begin < end; begin += kTilesAtOnce) matmul_in_tiles(m, panel_begin, panel_end, begin, least(begin + kTilesAtOnce, end));
+      return;
+#else
     case Dtype::bf16: return matmul_of<Bf16>(m, panel_begin, panel_end, begin, end);
+#endif
     case Dtype::f16: return matmul_of<F16>(m, panel_begin, panel_end, begin, end);
     case Dtype::f32: return matmul_of<F32>(m, panel_begin, panel_end, begin, end);
     case Dtype::i8: return matmul_of<I8>(m, panel_begin, panel_end, begin, end);

@@ -1,10 +1,11 @@
 // Products of bfloat16 in tile registers: up to 32 rows times a panel, in steps of 32 inputs.
 //
-// A panel lies as the instructions want it. Rows are rounded and, where k is no multiple of 32, filled up with zeros.
+// A panel lies as the instructions want it. Rows are rounded and, where k is no multiple of 32, filled up with zeros. Sums that wait in memory between
+// pieces of a panel have the same bits as those that stayed in registers.
 
 constexpr int64_t kStepBytes = kTileStep * kPanel * 2;  // of a panel
-
-inline int64_t tile_row_bytes(int64_t k) { return (k + kTileStep - 1) / kTileStep * kTileBytes; }
+constexpr int64_t kStepsAtOnce = 18;                    // of a panel: they stay in the first-level cache while tiles of rows pass
+constexpr int64_t kTilesAtOnce = 16;
 
 // Registers 0 to 3 are sums, of two tiles of rows with two halves of a panel; 4 and 5 rows; 6 and 7 weights.
 inline void configure_product(int64_t rows) {
@@ -14,7 +15,7 @@ inline void configure_product(int64_t rows) {
 
 // With kOnce, the panel is read for these rows alone, which are read again for the next; without, rows are what passes.
 template <bool kSecond, bool kOnce>
-inline void add_tiles(const char* rows, int64_t row_bytes, const char* weights) {
+inline void add_step(const char* rows, int64_t row_bytes, const char* weights) {
   tile_load<4, !kOnce>(rows, row_bytes);
   tile_load<6, kOnce>(weights, kPanel * 4);
   tile_multiply<0, 4, 6>();
@@ -27,44 +28,107 @@ inline void add_tiles(const char* rows, int64_t row_bytes, const char* weights) 
   }
 }
 
+// A tile's sums that write_tile has yet to take, some rows at a time beside the products of the next tile: those leave the vector units idle.
+struct Unwritten {
+  const MatMul* m;
+  int64_t panel, first, rows;
+  float* sums;
+
+  void write(int64_t most_rows) {
+    const int64_t some = least(most_rows, rows);
+    if (!some) return;
+    write_tile(*m, panel, first, some, sums);
+    first += some, rows -= some, sums += some * kPanel;
+  }
+};
+
+// What a tile of rows is multiplied with, and where the sums go.
+struct Piece {
+  const char *rows, *weights;
+  int64_t row_bytes, k;
+  bool begins;         // or sums go on
+  const char* ahead;   // is asked for, `share` bytes in a step
+  int64_t share;
+  float* sums;
+  int64_t sums_stride;
+};
+
 template <bool kSecond, bool kOnce>
-inline void add_all_tiles(const char* rows, const char* weights, int64_t k, const char* ahead, int64_t stride) {
-  const int64_t row_bytes = tile_row_bytes(k), share = stride * kTileStep / 2;  // of what is asked for, in a step
-  for (int64_t step = 0; step < k / kTileStep; ++step, rows += kTileBytes, weights += kStepBytes, ahead += share) {
-    for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(ahead + i, 0, 2);
-    add_tiles<kSecond, kOnce>(rows, row_bytes, weights);
+inline void multiply_piece(const Piece& p, Unwritten& before) {
+  constexpr int64_t kRowsBeside = 4;
+  const int64_t stride = p.sums_stride * 4;
+  float *const first = p.sums, *const second = first + kTileRows * p.sums_stride;
+  if (p.begins) {
+    tile_zero<0>();
+    tile_zero<1>();
+    if constexpr (kSecond) {
+      tile_zero<2>();
+      tile_zero<3>();
+    }
+  } else {
+    tile_load<0>(first, stride);
+    tile_load<1>(first + kPanel / 2, stride);
+    if constexpr (kSecond) {
+      tile_load<2>(second, stride);
+      tile_load<3>(second + kPanel / 2, stride);
+    }
   }
-  if (k % kTileStep) {
+  const char *rows = p.rows, *weights = p.weights, *ahead = p.ahead;
+  for (int64_t step = 0; step < p.k / kTileStep; ++step, rows += kTileBytes, weights += kStepBytes, ahead += p.share) {
+    for (int64_t i = 0; i < p.share; i += 64) __builtin_prefetch(ahead + i, 0, 2);
+    add_step<kSecond, kOnce>(rows, p.row_bytes, weights);
+    if (before.rows && step % 2) before.write(kRowsBeside);
+  }
+  if (p.k % kTileStep) {
     alignas(64) char rest[kStepBytes] = {};
-    memcpy(rest, weights, k % kTileStep * kPanel * 2);
-    add_tiles<kSecond, kOnce>(rows, row_bytes, rest);
+    memcpy(rest, weights, p.k % kTileStep * kPanel * 2);
+    add_step<kSecond, kOnce>(rows, p.row_bytes, rest);
   }
+  tile_store<0>(first, stride);
+  tile_store<1>(first + kPanel / 2, stride);
+  if constexpr (kSecond) {
+    tile_store<2>(second, stride);
+    tile_store<3>(second + kPanel / 2, stride);
+  }
+  before.write(before.rows);
 }
 
-template <int kRows>
-inline void multiply_tiles(const void* packed, const void* panel, int64_t k, const char* ahead, int64_t stride, float* out, int64_t out_stride) {
-  constexpr bool kSecond = kRows > kTileRows;
-  const char *rows = static_cast<const char*>(packed), *weights = static_cast<const char*>(panel);
-  tile_zero<0>();
-  tile_zero<1>();
-  if constexpr (kSecond) {
-    tile_zero<2>();
-    tile_zero<3>();
+// At most kTilesAtOnce tiles of rows.
+inline void matmul_in_tiles(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {
+  const int64_t k = even(m.k), row_bytes = tile_row_bytes(k), tiles = end - begin, steps = row_bytes / kTileBytes, bytes = panel_bytes(m.dtype, m.k);
+  const bool once = tiles == 1;
+  const int64_t pieces = once ? 1 : (steps + kStepsAtOnce - 1) / kStepsAtOnce, piece = (steps + pieces - 1) / pieces * kTileStep;
+  const char* const packed = static_cast<const char*>(m.packed_rows) - m.first_packed * row_bytes;
+  int64_t firsts[kTilesAtOnce + 1];
+  for (int64_t t = 0; t <= tiles; ++t) firsts[t] = tile_begin(m.rows, m.tiles, begin + t);
+  // What waits for memory alone asks for weights a little ahead. Otherwise tiles of rows share what they ask for, which is the next piece.
+  Piece p;
+  p.row_bytes = row_bytes;
+  p.share = kStepBytes / tiles;
+  const int64_t near = once ? 3072 : piece * kPanel * 2, further = once ? 0 : near / tiles;
+  alignas(64) float waiting[kTilesAtOnce + 1][2 * kTileRows * kPanel];
+  Unwritten before = {};
+  int64_t configured = 0, slot = 0;
+  for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+    float* const out = output_of(m, panel, &(p.sums_stride = kPanel));
+    for (int64_t from = 0; from < k; from += piece) {
+      p.weights = static_cast<const char*>(m.weight) + panel * bytes + from * kPanel * 2;
+      p.k = least(piece, k - from);
+      p.begins = from == 0;
+      p.ahead = p.weights + near;
+      for (int64_t t = 0; t < tiles; ++t, p.ahead += further) {
+        const int64_t first = firsts[t], rows = firsts[t + 1] - first;
+        if (rows != configured) configure_product(configured = rows);
+        const int64_t own = slot + t <= tiles ? slot + t : slot + t - tiles - 1;
+        p.rows = packed + first * row_bytes + from * 2;
+        p.sums = out ? out + first * p.sums_stride : waiting[own];
+        if (rows > kTileRows) once ? multiply_piece<true, true>(p, before) : multiply_piece<true, false>(p, before);
+        else once ? multiply_piece<false, true>(p, before) : multiply_piece<false, false>(p, before);
+        if (!out && from + piece >= k) before = {&m, panel, first, rows, p.sums};
+      }
+    }
+    slot = slot ? slot - 1 : tiles;
   }
-  if (stride == kPanel * 4) add_all_tiles<kSecond, true>(rows, weights, k, ahead, stride);  // one tile asks for all
-  else add_all_tiles<kSecond, false>(rows, weights, k, ahead, stride);
-  tile_store<0>(out, out_stride * 4);
-  tile_store<1>(out + kPanel / 2, out_stride * 4);
-  if constexpr (kSecond) {
-    out += kTileRows * out_stride;
-    tile_store<2>(out, out_stride * 4);
-    tile_store<3>(out + kPanel / 2, out_stride * 4);
-  }
-}
-
-inline void round_to_tiles(const float* x, int64_t k, char* to) {
-  for (int64_t first = 0; first < k; first += kTileStep, to += kTileBytes) {
-    const auto some = [&](int64_t i) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << most(0, least(16, k - i))) - 1), x + i); };
-    _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(some(first + 16), some(first)));
-  }
+  before.write(before.rows);
+  tile_release();
 }

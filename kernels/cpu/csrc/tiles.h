@@ -3,11 +3,12 @@
 template <class T>
 constexpr bool kTiles = false;
 
+constexpr int64_t kTileRows = 16;
+
 #if defined(__AMX_BF16__)
 template <>
 constexpr bool kTiles<Bf16> = true;
 
-constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 64;  // of a row: 32 values of bfloat16, or 16 sums
 constexpr int64_t kTileStep = 32;   // values of a row that one instruction multiplies
 
@@ -52,5 +53,15 @@ inline void tile_store(void* to, int64_t stride) {
 template <int kSums, int kRows, int kPairs>
 inline void tile_multiply() {
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kRows), "i"(kPairs));
+}
+
+// Rows as products read them: rounded, filled up with zeros to whole steps.
+inline int64_t tile_row_bytes(int64_t k) { return (k + kTileStep - 1) / kTileStep * kTileBytes; }
+
+inline void round_to_tiles(const float* x, int64_t k, char* to) {
+  for (int64_t first = 0; first < k; first += kTileStep, to += kTileBytes) {
+    const auto some = [&](int64_t i) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << most(0, least(16, k - i))) - 1), x + i); };
+    _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(some(first + 16), some(first)));
+  }
 }
 #endif
