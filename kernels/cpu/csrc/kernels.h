@@ -174,6 +174,7 @@ struct Kernels {
   const char* name;
   int max_tile_rows[4];  // of a product with weights of a Dtype
   bool rounds_rows;      // of products with weights of bfloat16
+  int64_t cached_bytes;  // of rows, in the second-level cache while panels pass
   const void* (*pack_rows)(const MatMul&, int64_t tile_begin, int64_t tile_end);  // returns where they are: in MatMul::room, or where they were
   void (*matmul)(const MatMul&, int64_t panel_begin, int64_t panel_end, int64_t tile_begin, int64_t tile_end);
   void (*embedding)(const Embedding&, int64_t row_begin, int64_t row_end);

@@ -13,6 +13,7 @@ constexpr int kMaxTileRows = 3;
 constexpr int kMaxTileRows = 1;
 #endif
 constexpr int kPanelVectors = kPanel / kLanes;
+constexpr int64_t kCachedBytes = kTiles<Bf16> ? 1 << 20 : 512 << 10;
 
 // The rows of a tile lie in packed_rows as [k][tile rows], so that the inner loop reads them from one pointer; where there are dot products,
 // rounded to bfloat16 and as pairs, [k / 2][tile rows][2].

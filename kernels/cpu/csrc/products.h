@@ -15,7 +15,7 @@ inline void run_all(MatMul* ops, int64_t count) {
   const uint64_t run = ++runs;
   const Kernels& isa = kernels();
   const int64_t panels = ops->panels, tile_rows = isa.max_tile_rows[static_cast<int>(ops->dtype)];
-  const int64_t threads = team_size(), fit = std::max<int64_t>(1, (512 << 10) / (ops->k * tile_rows * 2));
+  const int64_t threads = team_size(), fit = std::max<int64_t>(1, isa.cached_bytes / (ops->k * tile_rows * 2));
   // Rows that stay in the second-level cache while panels pass; of many, each thread has some of its own.
   const auto tiles_of_block = [&](int64_t tiles) {
     const int64_t most = std::min(fit, std::max<int64_t>(8, (tiles + threads - 1) / threads)), blocks = (tiles + most - 1) / most;
