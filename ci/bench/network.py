@@ -60,38 +60,49 @@ class Network:
 
 
 class Products:
-    """The matrix products of one layer, on `rows` rows at once, called without MindSpore."""
+    """The matrix products of one layer, on `rows` rows, as a step launches them: one after the other, without MindSpore."""
 
     def __init__(self, network: Network, rows: int, threads: int) -> None:
         library.set_num_threads(threads)
+        self._kernels = library.load()
         self.flops = 2 * rows * network.layer_weights
         random = np.random.default_rng(0)
+        count = np.array([rows], np.int32)
+        self._kept: list[np.ndarray] = []  # a capture refers to the memory of what no operator wrote
 
         def rounded(*shape: int) -> np.ndarray:
             """Numbers as a network has them, as bfloat16 bits: what is multiplied may decide about the clock."""
             return (random.standard_normal(shape, np.float32) * 0.05).view(np.uint32).__rshift__(16).astype(np.uint16)
 
-        def operator(name: str, k: int, parts: list[int], outputs: list[int]) -> tuple[str, list[np.ndarray]]:
-            weights = [rounded(part, k) for part in parts]
+        def product(name: str, x: np.ndarray, parts: list[int], outputs: list[int]) -> list[np.ndarray]:
+            weights = [rounded(part, x.shape[1]) for part in parts]
             packed = library.pack_weight(weights, "bfloat16", "bfloat16", interleave=name == "matmul_swiglu")
-            x = random.standard_normal((rows, k), np.float32)
-            return name, [x, packed, np.array([rows], np.int32), *(np.empty((rows, n), np.float32) for n in outputs)]
+            results = [np.empty((rows, n), np.float32) for n in outputs]
+            arrays = [x, packed, count, *results]
+            self._kept += arrays
+            _call(name, arrays)
+            return results
 
         hidden, middle = network.hidden, network.middle
-        self._operators = [
-            operator("matmul", hidden, list(network.qkv), list(network.qkv)),
-            operator("matmul", network.qkv[0], [hidden], [hidden]),
-            operator("matmul_swiglu", hidden, [middle, middle], [middle]),
-            operator("matmul", middle, [hidden], [hidden]),
-        ]
+        self._kernels.vms_capture_begin()
+        query, *_ = product("matmul", random.standard_normal((rows, hidden), np.float32), list(network.qkv), list(network.qkv))  # fmt: skip
+        (x,) = product("matmul", query, [hidden], [hidden])
+        (gated,) = product("matmul_swiglu", x, [middle, middle], [middle])
+        (result,) = product("matmul", gated, [hidden], [hidden])
+        self._capture = self._kernels.vms_capture_end((ctypes.c_void_p * 1)(result.ctypes.data), 1)
         self.flops_per_second()  # what is touched for the first time is slow
 
     def flops_per_second(self) -> float:
-        return self.flops / sum(_seconds(name, arrays) for name, arrays in self._operators)
+        started = time.perf_counter()
+        status = self._kernels.vms_capture_launch(self._capture)
+        seconds = time.perf_counter() - started
+        if status:
+            raise RuntimeError(f"a product returned {status}")
+        return self.flops / seconds
 
 
-def _seconds(name: str, arrays: list[np.ndarray]) -> float:
-    """For one call of an operator of the library, as MindSpore makes it."""
+def _call(name: str, arrays: list[np.ndarray]) -> None:
+    """An operator of the library, as MindSpore does."""
     n = len(arrays)
     shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
     dtypes = ["bfloat16" if array.dtype == np.uint16 else str(array.dtype) for array in arrays]
@@ -104,10 +115,5 @@ def _seconds(name: str, arrays: list[np.ndarray]) -> float:
         None,
         None,
     )
-    function = getattr(library.load(), name)
-    started = time.perf_counter()
-    status = function(*arguments)
-    seconds = time.perf_counter() - started
-    if status:
+    if status := getattr(library.load(), name)(*arguments):
         raise RuntimeError(f"{name} returned {status}")
-    return seconds
