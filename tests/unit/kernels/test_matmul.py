@@ -107,10 +107,22 @@ def test_product_past_the_cache(isa: str, dtype: str) -> None:
     reference.assert_within(result, *reference.matmul(x, weight, rounds_activations(isa, dtype)))
 
 
-def test_a_row_has_the_same_bits_in_every_batch(isa: str, dtype: str) -> None:
+def test_gated_product_past_the_cache(isa: str, dtype: str) -> None:
+    """What is gated waits for sums of all inputs, which may come in pieces."""
+    rng = np.random.default_rng(3)
+    gate, up, x = draw_weight(rng, 70, 1201, dtype), draw_weight(rng, 70, 1201, dtype), draw_rows(rng, 600, 1201)
+    packed = library.pack_weight([gate, up], dtype, dtype, interleave=True)
+    (result,) = abi.call("matmul_swiglu", [x, packed, abi.count(600)], (600, 70))
+    halves = [part for weight in (gate, up) for part in reference.matmul(x, weight, rounds_activations(isa, dtype))]
+    with np.errstate(over="ignore"):
+        reference.assert_within(result, *reference.swiglu(*halves))
+
+
+@pytest.mark.parametrize("k", [97, 1201])
+def test_a_row_has_the_same_bits_in_every_batch(isa: str, dtype: str, k: int) -> None:
     """Otherwise a greedy answer would change with what else the server is doing."""
     rng = np.random.default_rng(0)
-    x, weight = draw_rows(rng, 40, 97), draw_weight(rng, 75, 97, dtype)
+    x, weight = draw_rows(rng, 40, k), draw_weight(rng, 75, k, dtype)
     alone = np.concatenate([product(x[i : i + 1], [weight], dtype, 1)[0] for i in range(40)])
     for rows in range(1, 41):
         assert product(x, [weight], dtype, rows)[0][:rows].tobytes() == alone[:rows].tobytes(), f"{rows} rows"
