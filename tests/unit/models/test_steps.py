@@ -131,6 +131,7 @@ def test_rows_that_operators_hand_on_rounded_give_the_same_bits(tmp_path: Path, 
     by_mindspore, captured = (
         Driver(tmp_path, config, "bfloat16", max_len=1200, capture_launches=on) for on in (False, True)
     )
+    assert captured.runner._buckets[0]._capture is not None  # or other bits were found when it was made
     for step in PROMPTS, {0: [4], 1: PROMPT, 2: [7], 3: [8]}, {1: [9]}:
         for expected, found in zip(by_mindspore.step(step), captured.step(step)):
             assert np.array_equal(expected, found)
