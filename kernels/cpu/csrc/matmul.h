@@ -102,13 +102,14 @@ inline void transpose(Words (&rows)[kLanes]) {
   }
 }
 
-// Lay a tile's rows side by side: to[i * rows + r] is word i of row r. `words(r, i)` are kLanes of them from the i-th, `word(r, i)` is one.
+// Lay a tile's rows side by side: to[i * rows + r] is word i of row r. `words(r, i)` are kLanes of them from the i-th, `word(r, i)` is one. `present`
+// words lie wholly within a row: what follows may be anything.
 template <class Several, class One>
-inline void interleave(int64_t rows, int64_t count, uint32_t* to, Several&& words, One&& word) {
+inline void interleave(int64_t rows, int64_t count, int64_t present, uint32_t* to, Several&& words, One&& word) {
   static_assert(kMaxTileRows <= kLanes);
   int64_t i = 0;
   if (rows == 1) {
-    for (; i + kLanes <= count; i += kLanes) store(to + i, words(0, i));
+    for (; i + kLanes <= present; i += kLanes) store(to + i, words(0, i));
   } else {
     // A store reaches into the next columns, which come after it; the last ones are not written so.
     for (; i + 2 * kLanes <= count; i += kLanes) {
@@ -138,7 +139,7 @@ inline const void* pack_rows(const MatMul& m, int64_t begin, int64_t end) {
     if (rounded) {
       const Rounded* const from = rounded + first * m.x_stride;
       interleave(
-          rows, m.k / 2, reinterpret_cast<uint32_t*>(to), [&](int64_t r, int64_t i) { return load<Words>(from + r * m.x_stride + 2 * i); },
+          rows, m.k / 2, m.k / 2, reinterpret_cast<uint32_t*>(to), [&](int64_t r, int64_t i) { return load<Words>(from + r * m.x_stride + 2 * i); },
           [&](int64_t r, int64_t i) { return load<uint32_t>(from + r * m.x_stride + 2 * i); });
       continue;
     }
@@ -156,7 +157,7 @@ inline const void* pack_rows(const MatMul& m, int64_t begin, int64_t end) {
 #elif defined(__AVX512BF16__)
     if (m.dtype == Dtype::bf16) {
       interleave(
-          rows, even(m.k) / 2, reinterpret_cast<uint32_t*>(to),
+          rows, even(m.k) / 2, m.k / 2, reinterpret_cast<uint32_t*>(to),
           [&](int64_t r, int64_t i) {
             const float* from = x + r * m.x_stride + 2 * i;
             return (Words)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from));
@@ -169,7 +170,7 @@ inline const void* pack_rows(const MatMul& m, int64_t begin, int64_t end) {
     }
 #endif
     interleave(
-        rows, m.dtype == Dtype::f32 ? m.k : even(m.k), reinterpret_cast<uint32_t*>(to), [&](int64_t r, int64_t i) { return load<Words>(x + r * m.x_stride + i); },
+        rows, m.dtype == Dtype::f32 ? m.k : even(m.k), m.k, reinterpret_cast<uint32_t*>(to), [&](int64_t r, int64_t i) { return load<Words>(x + r * m.x_stride + i); },
         [&](int64_t r, int64_t i) {
           const float one = value(r, i);
           return load<uint32_t>(&one);
@@ -253,7 +254,7 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
   const bool near = kRowsThatAsk == 1 && end - begin == 1 && m.rows <= kFewRows;
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
-    const char* ahead = near ? weight + 3072 : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
+    const char* ahead = near ? weight + kBytesAhead : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
     const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
     int64_t out_stride = kPanel;
     float* const out = output_of(m, panel, &out_stride);

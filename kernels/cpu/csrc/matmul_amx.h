@@ -105,7 +105,7 @@ inline void matmul_in_tiles(const MatMul& m, int64_t panel_begin, int64_t panel_
   Piece p;
   p.row_bytes = row_bytes;
   p.share = kStepBytes / tiles;
-  const int64_t near = once ? 3072 : piece * kPanel * 2, further = once ? 0 : near / tiles;
+  const int64_t distance = once ? kBytesAhead : piece * kPanel * 2, further = once ? 0 : distance / tiles;
   alignas(64) float waiting[kTilesAtOnce + 1][2 * kTileRows * kPanel];
   Unwritten before = {};
   int64_t configured = 0, slot = 0;
@@ -115,7 +115,7 @@ inline void matmul_in_tiles(const MatMul& m, int64_t panel_begin, int64_t panel_
       p.weights = static_cast<const char*>(m.weight) + panel * bytes + from * kPanel * 2;
       p.k = least(piece, k - from);
       p.begins = from == 0;
-      p.ahead = p.weights + near;
+      p.ahead = p.weights + distance;
       for (int64_t t = 0; t < tiles; ++t, p.ahead += further) {
         const int64_t first = firsts[t], rows = firsts[t + 1] - first;
         if (rows != configured) configure_product(configured = rows);

@@ -18,6 +18,7 @@ constexpr int kRowsThatAsk = 1;
 #else
 constexpr int kRowsThatAsk = kFewRows + 1;
 #endif
+constexpr int64_t kBytesAhead = 3072;  // of what waits for memory alone
 // The most vectors that so many rows leave registers for.
 constexpr int vectors_beside(int rows) { return (rows <= kFewRows ? kSumsAtOnce - rows : kSumsAtOnce) / rows; }
 

@@ -107,6 +107,17 @@ def test_product_past_the_cache(isa: str, dtype: str) -> None:
     reference.assert_within(result, *reference.matmul(x, weight, rounds_activations(isa, dtype)))
 
 
+@pytest.mark.parametrize("k", [7, 15, 31])
+def test_what_lies_behind_a_row_is_not_read(isa: str, dtype: str, k: int) -> None:
+    """Of an odd number of inputs, weights are filled up with a zero; times what is no number, that is none."""
+    rng = np.random.default_rng(4)
+    memory = np.full(k + 64, np.nan, np.float32)
+    memory[:k] = rng.standard_normal(k)
+    weight = draw_weight(rng, 40, k, dtype)
+    (result,) = product(memory[:k].reshape(1, k), [weight], dtype, 1)
+    reference.assert_within(result, *reference.matmul(memory[:k].reshape(1, k), weight, rounds_activations(isa, dtype)))
+
+
 def test_gated_product_past_the_cache(isa: str, dtype: str) -> None:
     """What is gated waits for sums of all inputs, which may come in pieces."""
     rng = np.random.default_rng(3)
