@@ -259,7 +259,8 @@ inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, float* sums, i
   const Floats hidden = splat(-__builtin_inff());
   for (int64_t first = 0; first < rows; first += kLanes, scores += kLanes * kKeysPerChunk, sums += kLanes * head) {
     const int64_t count = least(kLanes, rows - first);
-    Floats best[kLanes] = {}, denominator[kLanes] = {};
+    Floats best[kLanes], denominator[kLanes];
+    for (int64_t r = count; r < kLanes; ++r) best[r] = denominator[r] = Floats{};
     for (int64_t r = 0; r < count; ++r) {
       const Seen seen = seen_of(first + r);
       float* row = scores + r * kKeysPerChunk;
@@ -283,13 +284,15 @@ inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, float* sums, i
     store(shrink, factor);
     for (int64_t r = 0; r < count; ++r) {
       float* row = scores + r * kKeysPerChunk;
+      Floats sum = {};
 #pragma GCC unroll 16
       for (int i = 0; i < kKeysPerChunk; i += kLanes) {
         const Floats weight = exp_below_88(load<Floats>(row + i) - maximum[r]);
         if constexpr (kDots<T>) put(reinterpret_cast<Rounded*>(row) + i, weight);
         else put(row + i, weight);
-        denominator[r] += weight;
+        sum += weight;
       }
+      denominator[r] = sum;
       if (shrink[r] != 1.0f)
         for (int64_t d = r * head; d < (r + 1) * head; d += kLanes) store(sums + d, load<Floats>(sums + d) * shrink[r]);
     }
@@ -430,12 +433,11 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
       if (!direct) {
         copy_chunk<T>(op, item, start, least(kKeysPerChunk, end - start), s, &chunk);
       } else if (start + kKeysPerChunk < end) {
-        next = &chunks[1 - turn];
-        find_chunk<T>(op, item, start + kKeysPerChunk, least(kKeysPerChunk, end - start - kKeysPerChunk), s, next);
-      } else if (find_following<T>(op, item, p, s, &chunks[1 - turn])) {
+        find_chunk<T>(op, item, start + kKeysPerChunk, least(kKeysPerChunk, end - start - kKeysPerChunk), s, &chunks[1 - turn]);
+        if (asks) next = &chunks[1 - turn];
+      } else if (asks && find_following<T>(op, item, p, s, &chunks[1 - turn])) {
         next = &chunks[1 - turn];
       }
-      if (!asks) next = nullptr;
       score_all<T>(rows, s, width, chunk, next, steps);
       soften<T>(
           rows, s.scores,

@@ -6,7 +6,6 @@ import gc
 import logging
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -114,14 +113,6 @@ def test_captured_launches_give_the_same_bits(
     for step in PROMPTS, {3: [1], 0: list(range(20))}, {0: [4], 1: [5, 6], 2: [7], 3: [8]}, {2: [9]}:
         for expected, found in zip(by_mindspore.step(step), captured.step(step)):
             assert np.array_equal(expected, found)
-
-
-@pytest.fixture(params=library.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = library.isa()
-    library.set_isa(request.param)
-    yield request.param
-    library.set_isa(before)
 
 
 def test_rows_that_operators_hand_on_rounded_give_the_same_bits(tmp_path: Path, isa: str) -> None:
