@@ -1,56 +1,53 @@
 // Attention over a paged cache with an online softmax, for prefill, chunked prefill and decode alike.
 //
-// An item is a few query rows of one sequence with all query heads that share one KV head. Keys are taken in chunks of
-// kKeysPerChunk counted from position 0 and sums are closed at every kKeysPerPartition, so a row's result has the same bits however
-// its prompt was cut into steps, whatever runs beside it, and whether or not its partitions were computed by different threads.
+// An item is a few query rows of one sequence with all query heads that share one KV head, or where rows are few several KV heads. Keys are taken in
+// chunks of kKeysPerChunk counted from position 0 and sums are closed at every kKeysPerPartition, so a row's result has the same bits however its
+// prompt was cut into steps, whatever runs beside it, and whether or not its heads and partitions were computed by different threads.
+//
+// What is computed in one turn is a part: a chunk for one KV head. All heads take a chunk before the next one, as their keys lie one behind the other.
 
 constexpr int kRowsAtOnce = 6;
 constexpr int kChunkVectors = kKeysPerChunk / kLanes;
 constexpr float kNoKeyYet = -1e30f;  // finite, so that e^(maximum - maximum) is 1 before the first key
 
-inline int64_t padded_head(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
-
 constexpr int chunk_vectors(int rows) { return vectors_beside(rows) < kChunkVectors ? vectors_beside(rows) : kChunkVectors; }
 
-struct Softmax {  // the running sums of one row
-  float maximum, denominator;
-};
-struct Softmaxes {  // of several rows, with room for whole vectors of them
-  float *maximum, *denominator;
+// The running sums of rows, see floats_of_sums.
+struct Sums {
+  float *numerators, *maximum, *denominator;
 
-  Softmax of(int64_t r) const { return {maximum[r], denominator[r]}; }
+  Sums of(int64_t row, int64_t head) const { return {numerators + row * head, maximum + row, denominator + row}; }
 };
+
+inline Sums sums_in(float* memory, int64_t rows, int64_t head) { return {memory, memory + rows_of_head(rows) * head, memory + rows_of_head(rows) * head + whole_vectors(rows)}; }
+
+constexpr int64_t kPartsAtOnce = 3;  // one is weighed while the next is scored and the one behind it asked for
 
 struct AttentionScratch {
-  float *query;      // [rows, head], scaled
-  float *keys;       // [kKeysPerChunk / kSlotsTogether, head, kSlotsTogether], of a chunk that cannot be read where it lies
-  float *values;     // [kKeysPerChunk, head], of such a chunk, or a last pair with one key
-  float *scores;     // [rows, kKeysPerChunk]
-  float *sums;       // [rows, head], numerators of this partition
-  float *totals;     // [rows, head], of all partitions so far
-  Softmaxes part;    // of this partition
-  Softmax* total;    // [rows]
+  float *query;   // [kv_heads, rows, head], scaled
+  float *keys;    // [kPartsAtOnce, kKeysPerChunk / kSlotsTogether, head, kSlotsTogether], of chunks that cannot be read where they lie
+  float *values;  // [kPartsAtOnce, kKeysPerChunk, head], of such chunks, or a last pair with one key
+  float *scores;  // [2, rows, kKeysPerChunk]
+  float *sums;    // of this partition
+  float *totals;  // of those before it
 };
 
-inline int64_t lay_out(int64_t rows, int64_t head, void* memory, AttentionScratch* s) {
+inline int64_t lay_out(int64_t kv_heads, int64_t rows, int64_t head, void* memory, AttentionScratch* s) {
   float* next = static_cast<float*>(memory);
-  const int64_t sizes[] = {rows * head, head * kKeysPerChunk, kKeysPerChunk * head, rows * kKeysPerChunk, rows * head, rows * head, rows, rows};
-  float** places[] = {&s->query, &s->keys, &s->values, &s->scores, &s->sums, &s->totals, &s->part.maximum, &s->part.denominator};
+  const int64_t copies = kPartsAtOnce * kKeysPerChunk * head, sums = floats_of_sums(kv_heads, rows, head);
+  const int64_t sizes[] = {kv_heads * rows_of_head(rows) * head, copies, copies, 2 * rows_of_head(rows) * kKeysPerChunk, sums, sums};
+  float** places[] = {&s->query, &s->keys, &s->values, &s->scores, &s->sums, &s->totals};
   int64_t used = 0;
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 6; ++i) {
     *places[i] = next + used;
     used += sizes[i];
   }
-  s->total = reinterpret_cast<Softmax*>(next + used);
-  return (used + 2 * rows) * static_cast<int64_t>(sizeof(float));
+  return used * static_cast<int64_t>(sizeof(float));
 }
 
-// Whole tiles of them.
-inline int64_t room_for_rows(int64_t rows) { return (rows + 15) / 16 * 16; }
-
-inline int64_t attention_scratch(const Attention& op, int64_t rows) {
+inline int64_t attention_scratch(const Attention& op, int64_t rows, int64_t kv_heads) {
   AttentionScratch unused;
-  return lay_out(room_for_rows(rows * (op.heads / op.kv_heads)), padded_head(op.head_dim), nullptr, &unused);
+  return lay_out(kv_heads, rows * (op.heads / op.kv_heads), whole_vectors(op.head_dim), nullptr, &unused);
 }
 
 // Steps of a sum: kTogether<T> rows of a matrix of T that lie side by side, a word of 4 bytes for each column.
@@ -90,6 +87,34 @@ struct Chunk {
   Run runs[kMaxRuns];
   int num_runs;
   int64_t rest;                     // where tiles are multiplied: keys of a last run that is not whole
+  float *key_copies, *value_copies; // room for a chunk that cannot be read where it lies, or a last pair
+};
+
+// Memory that is asked for some lines at a time, beside what is computed meanwhile: all at once it would keep other loads waiting.
+struct Asker {
+  struct Piece {
+    const char *at, *end;
+  } pieces[kChunkVectors + kMaxRuns];
+  int count = 0, now = 0;
+  int64_t lines = 0, share = 0;  // of a product
+
+  void add(const char* at, int64_t bytes) {
+    pieces[count++] = {at, at + bytes};
+    lines += (bytes + 63) / 64;
+  }
+  void add_keys(const Chunk& chunk, int64_t steps) {
+    for (int v = 0; v < kChunkVectors; v += kVectorsPerLine) add(chunk.keys[v], steps * chunk.stride);
+  }
+  void add_values(const Chunk& chunk, int64_t head) {
+    for (int run = 0; run < chunk.num_runs; ++run) add(chunk.runs[run].values, chunk.runs[run].steps * head * 4);
+  }
+  void ask(int64_t some) {
+    for (; some > 0 && now < count; ++now) {
+      Piece& piece = pieces[now];
+      for (; some > 0 && piece.at < piece.end; piece.at += 64, --some) __builtin_prefetch(piece.at, 0, 2);  // the first-level cache is full
+      if (piece.at < piece.end) return;
+    }
+  }
 };
 
 #if defined(__AMX_BF16__)
@@ -160,15 +185,19 @@ inline void scale_row(const float* from, int64_t count, float scale, float* to, 
   for (int64_t d = 0; d < padded; ++d) to[d] = d < count ? from[d] * scale : 0.0f;
 }
 
-// The element of the cache with which the values (or keys) of one KV head in one block begin.
-inline int64_t head_in_block(const Attention& op, const AttentionItem& item, int64_t position) {
-  const int64_t block = op.block_tables[item.seq * op.blocks_per_seq + static_cast<uint32_t>(position) / static_cast<uint32_t>(op.block_size)];
-  return (block * op.kv_heads + item.kv_head) * op.block_size * op.head_dim;
+// The element of the cache with which the values (or keys) of one KV head in one block begin, and the slot in it.
+struct Place {
+  int64_t region, slot;
+};
+inline Place place_of(const Attention& op, int64_t seq, int64_t kv_head, int64_t position) {
+  const uint32_t at = static_cast<uint32_t>(position), size = static_cast<uint32_t>(op.block_size);
+  const int64_t block = op.block_tables[seq * op.blocks_per_seq + at / size];
+  return {(block * op.kv_heads + kv_head) * op.block_size * op.head_dim, at % size};
 }
 
 // Blocks of whole vectors are read where they lie.
 template <class T>
-inline void find_chunk(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s, Chunk* chunk) {
+inline void find_chunk(const Attention& op, int64_t seq, int64_t kv_head, int64_t first, int64_t count, Chunk* chunk) {
   constexpr int kTogether_ = kTogether<T>, kVectors = kVectorsPerLine;
   const char *keys = static_cast<const char*>(op.key_cache), *values = static_cast<const char*>(op.value_cache);
   chunk->stride = kSlotsTogether * 4;
@@ -180,9 +209,9 @@ inline void find_chunk(const Attention& op, const AttentionItem& item, int64_t f
       for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = chunk->keys[0];
       continue;
     }
-    const int64_t region = head_in_block(op, item, first + i) * T::kBytes, slot = (first + i) % op.block_size;
-    for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = keys + region + slot * op.head_dim * T::kBytes + j * kLanes * 4;
-    const char* at = values + region + slot / kTogether_ * op.head_dim * 4;
+    const auto [region, slot] = place_of(op, seq, kv_head, first + i);
+    for (int j = 0; j < kVectors; ++j) chunk->keys[v + j] = keys + (region + slot * op.head_dim) * T::kBytes + j * kLanes * 4;
+    const char* at = values + region * T::kBytes + slot / kTogether_ * op.head_dim * 4;
 #if defined(__AMX_BF16__)
     if constexpr (kTiles<T>) {
       if (i % slots_of_run(op)) continue;
@@ -195,32 +224,24 @@ inline void find_chunk(const Attention& op, const AttentionItem& item, int64_t f
     const int64_t present = least(kSlotsTogether, count - i);
     if (present / kTogether_) chunk->runs[chunk->num_runs++] = {at, present / kTogether_};
     if (present % kTogether_) {  // what lies beside the last key is anything
-      uint32_t* pair = reinterpret_cast<uint32_t*>(s.values);
+      uint32_t* pair = reinterpret_cast<uint32_t*>(chunk->value_copies);
       for (int64_t d = 0; d < op.head_dim; d += kLanes) store(pair + d, load<Words>(at + (present / kTogether_ * op.head_dim + d) * 4) & 0xffffu);
       chunk->runs[chunk->num_runs++] = {reinterpret_cast<const char*>(pair), 1};
     }
   }
 }
 
-// The first chunk of a partition may have none before it that asked for it.
-inline void ask_for(const Chunk& chunk, int64_t steps, int64_t head) {
-  for (int v = 0; v < kChunkVectors; v += kVectorsPerLine)
-    for (int64_t i = 0; i < steps; ++i) __builtin_prefetch(chunk.keys[v] + i * chunk.stride, 0, 2);
-  for (int run = 0; run < chunk.num_runs; ++run)
-    for (int64_t at = 0; at < chunk.runs[run].steps * head * 4; at += 64) __builtin_prefetch(chunk.runs[run].values + at, 0, 2);
-}
-
 // Others are copied, element by element.
 template <class T>
-inline void copy_chunk(const Attention& op, const AttentionItem& item, int64_t first, int64_t count, const AttentionScratch& s, Chunk* chunk) {
+inline void copy_chunk(const Attention& op, int64_t seq, int64_t kv_head, int64_t first, int64_t count, Chunk* chunk) {
   typedef typename T::Storage Storage;
   constexpr int64_t kTogether_ = kTogether<T>;
-  const int64_t head = padded_head(op.head_dim), size = op.block_size, dim = op.head_dim;
-  Storage *keys = reinterpret_cast<Storage*>(s.keys), *values = reinterpret_cast<Storage*>(s.values);
+  const int64_t head = whole_vectors(op.head_dim), size = op.block_size, dim = op.head_dim;
+  Storage *keys = reinterpret_cast<Storage*>(chunk->key_copies), *values = reinterpret_cast<Storage*>(chunk->value_copies);
   memset(keys, 0, head * kKeysPerChunk * sizeof(Storage));
   memset(values, 0, kKeysPerChunk * head * sizeof(Storage));
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t region = head_in_block(op, item, first + i), slot = (first + i) % size;
+    const auto [region, slot] = place_of(op, seq, kv_head, first + i);
     const Storage *from_keys = static_cast<const Storage*>(op.key_cache) + region, *from_values = static_cast<const Storage*>(op.value_cache) + region;
     for (int64_t d = 0; d < dim; ++d) {
       keys[place_of_key(kTogether_, d, i, head, kKeysPerChunk)] = from_keys[place_of_key(kTogether_, d, slot, dim, size)];
@@ -239,11 +260,12 @@ inline void copy_chunk(const Attention& op, const AttentionItem& item, int64_t f
 
 template <class T>
 inline void take_query(const float* from, const Attention& op, float* query) {
+  const float scale = op.scale * kLog2E;
   if constexpr (kDots<T>) {
-    if constexpr (kTiles<T>) memset(query, 0, padded_head(op.head_dim) * 2);
-    round_row(from, op.head_dim, op.scale, query);
+    if constexpr (kTiles<T>) memset(query, 0, whole_vectors(op.head_dim) * 2);
+    round_row(from, op.head_dim, scale, query);
   } else {
-    scale_row(from, op.head_dim, op.scale, query, steps_of<T>(op.head_dim) * kTogether<T>);
+    scale_row(from, op.head_dim, scale, query, steps_of<T>(op.head_dim) * kTogether<T>);
   }
 }
 
@@ -251,24 +273,26 @@ struct Seen {  // keys of a chunk that a row sees
   int64_t low, high;
 };
 
-// Turn scores into weights, rounded where they are multiplied as bfloat16; rescale the rows' sums to their new maximum. seen_of(r): what row r sees.
+// Turn scores, which come in units of ln 2, into weights, rounded where they are multiplied as bfloat16; rescale the rows' sums to their new maximum.
+// seen_of(r): what row r sees, ever later keys from row to row; meanwhile() is called after each row.
 //
 // As many rows at a time as a vector has lanes, for what is but one value of a row.
-template <class T, class SeenOf>
-inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, float* sums, int64_t head, const Softmaxes& state) {
+template <class T, class SeenOf, class Meanwhile>
+inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, Meanwhile&& meanwhile, const Sums& sums, int64_t head) {
   const Floats hidden = splat(-__builtin_inff());
-  for (int64_t first = 0; first < rows; first += kLanes, scores += kLanes * kKeysPerChunk, sums += kLanes * head) {
+  for (int64_t first = 0; first < rows; first += kLanes, scores += kLanes * kKeysPerChunk) {
     const int64_t count = least(kLanes, rows - first);
+    const bool all = seen_of(first).high >= kKeysPerChunk && seen_of(first + count - 1).low <= 0;
     Floats best[kLanes], denominator[kLanes];
     for (int64_t r = count; r < kLanes; ++r) best[r] = denominator[r] = Floats{};
     for (int64_t r = 0; r < count; ++r) {
-      const Seen seen = seen_of(first + r);
       float* row = scores + r * kKeysPerChunk;
       best[r] = hidden;
-      if (seen.low <= 0 && seen.high >= kKeysPerChunk) {
+      if (all) {
 #pragma GCC unroll 16
         for (int i = 0; i < kKeysPerChunk; i += kLanes) best[r] = max_of(best[r], load<Floats>(row + i));
       } else {
+        const Seen seen = seen_of(first + r);
         const Ints begin = Ints{} + static_cast<int32_t>(seen.low), end = Ints{} + static_cast<int32_t>(seen.high);
         for (int i = 0; i < kKeysPerChunk; i += kLanes) {
           const Ints key = kLane + i;
@@ -278,72 +302,75 @@ inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, float* sums, i
         }
       }
     }
-    float *maximum = state.maximum + first, shrink[kLanes];
-    const Floats before = load<Floats>(maximum), now = max_of(largest_of_each(best), before), factor = exp_below_88(before - now);
+    float *maximum = sums.maximum + first, shrink[kLanes];
+    const Floats before = load<Floats>(maximum), now = max_of(largest_of_each(best), before), factor = two_to(before - now);
     store(maximum, now);
     store(shrink, factor);
     for (int64_t r = 0; r < count; ++r) {
       float* row = scores + r * kKeysPerChunk;
       Floats sum = {};
 #pragma GCC unroll 16
-      for (int i = 0; i < kKeysPerChunk; i += kLanes) {
-        const Floats weight = exp_below_88(load<Floats>(row + i) - maximum[r]);
-        if constexpr (kDots<T>) put(reinterpret_cast<Rounded*>(row) + i, weight);
-        else put(row + i, weight);
-        sum += weight;
+      for (int i = 0; i < kKeysPerChunk; i += 2 * kLanes) {
+        const Floats weight = two_to(load<Floats>(row + i) - maximum[r]), next = two_to(load<Floats>(row + i + kLanes) - maximum[r]);
+        if constexpr (kDots<T>) put_two(reinterpret_cast<Rounded*>(row) + i, weight, next);
+        else put_two(row + i, weight, next);
+        sum += weight + next;
       }
       denominator[r] = sum;
-      if (shrink[r] != 1.0f)
-        for (int64_t d = r * head; d < (r + 1) * head; d += kLanes) store(sums + d, load<Floats>(sums + d) * shrink[r]);
+      meanwhile();
+      if (shrink[r] != 1.0f) {
+        float* const row_sums = sums.numerators + (first + r) * head;
+        for (int64_t d = 0; d < head; d += kLanes) store(row_sums + d, load<Floats>(row_sums + d) * shrink[r]);
+      }
     }
-    store(state.denominator + first, load<Floats>(state.denominator + first) * factor + sum_of_each(denominator));
+    store(sums.denominator + first, load<Floats>(sums.denominator + first) * factor + sum_of_each(denominator));
   }
 }
 
+inline void reset(const Sums& sums, int64_t rows, int64_t head) {
+  memset(sums.numerators, 0, rows * head * sizeof(float));
+  for (int64_t r = 0; r < rows; r += kLanes) store(sums.maximum + r, splat(kNoKeyYet)), store(sums.denominator + r, Floats{});
+}
+
 // Add a partition's sums to the total of those before it.
-inline void add_partition(float* totals, Softmax& total, const float* sums, Softmax part, int64_t head) {
-  const float maximum = total.maximum > part.maximum ? total.maximum : part.maximum;
-  const float keep = exp_of(splat(total.maximum - maximum))[0], add = exp_of(splat(part.maximum - maximum))[0];
-  for (int64_t d = 0; d < head; d += kLanes) store(totals + d, load<Floats>(totals + d) * keep + load<Floats>(sums + d) * add);
-  total.denominator = total.denominator * keep + part.denominator * add;
-  total.maximum = maximum;
-}
-
-inline void reset(float* sums, Softmax* states, int64_t rows, int64_t head) {
-  memset(sums, 0, rows * head * sizeof(float));
-  for (int64_t r = 0; r < rows; ++r) states[r] = {kNoKeyYet, 0.0f};
-}
-
-inline void reset(float* sums, const Softmaxes& states, int64_t rows, int64_t head) {
-  memset(sums, 0, rows * head * sizeof(float));
-  for (int64_t r = 0; r < rows; r += kLanes) store(states.maximum + r, splat(kNoKeyYet)), store(states.denominator + r, Floats{});
+inline void add_partition(const Sums& total, const Sums& part, int64_t rows, int64_t head) {
+  for (int64_t first = 0; first < rows; first += kLanes) {
+    const Floats before = load<Floats>(total.maximum + first), own = load<Floats>(part.maximum + first), now = max_of(before, own);
+    float keep[kLanes], add[kLanes];
+    store(keep, two_to(before - now));
+    store(add, two_to(own - now));
+    store(total.maximum + first, now);
+    store(total.denominator + first, load<Floats>(total.denominator + first) * load<Floats>(keep) + load<Floats>(part.denominator + first) * load<Floats>(add));
+    for (int64_t r = 0; r < least(kLanes, rows - first); ++r) {
+      float* const to = total.numerators + (first + r) * head;
+      const float* const from = part.numerators + (first + r) * head;
+      for (int64_t d = 0; d < head; d += kLanes) store(to + d, load<Floats>(to + d) * keep[r] + load<Floats>(from + d) * add[r]);
+    }
+  }
 }
 
 template <class Out>
-inline void write_row(const float* totals, Softmax total, int64_t width, Out* out) {
-  const float scale = total.denominator > 0.0f ? 1.0f / total.denominator : 0.0f;
+inline void write_row(const Sums& total, int64_t width, Out* out) {
+  const float scale = *total.denominator > 0.0f ? 1.0f / *total.denominator : 0.0f;
   int64_t d = 0;
-  for (; d + kLanes <= width; d += kLanes) put(out + d, load<Floats>(totals + d) * scale);
-  for (; d < width; ++d) put(out + d, totals[d] * scale);
+  for (; d + kLanes <= width; d += kLanes) put(out + d, load<Floats>(total.numerators + d) * scale);
+  for (; d < width; ++d) put(out + d, total.numerators[d] * scale);
 }
 
-// Row r of an item's results.
-inline void write_output(const Attention& op, const AttentionItem& item, int64_t r, const float* totals, Softmax total) {
-  const int64_t group = op.heads / op.kv_heads, row = op.first_rows[item.seq] + item.first_row + r / group;
-  const int64_t at = (row * op.heads + item.kv_head * group + r % group) * op.head_dim;
-  to_rows(op.out, op.out_rounded, [&](auto* out) { write_row(totals, total, op.head_dim, out + at); });
+// Call body(row, head, place) of an item's rows of one KV head: a query's row among all, its query head, and its place among the item's.
+template <class Body>
+inline void for_query_rows(const Attention& op, const AttentionItem& item, int64_t kv_head, Body&& body) {
+  const int64_t group = op.heads / op.kv_heads, first = op.first_rows[item.seq] + item.first_row;
+  for (int64_t i = 0; i < item.rows; ++i)
+    for (int64_t g = 0; g < group; ++g) body(first + i, kv_head * group + g, i * group + g);
 }
 
-// What is known of a row of a split item, for merge_partial: `head` floats, maximum, denominator.
-inline void write_partial(const float* totals, Softmax total, int64_t head, float* to) {
-  memcpy(to, totals, head * sizeof(float));
-  to[head] = total.maximum;
-  to[head + 1] = total.denominator;
-}
-
-// Add a row's part of one partition to what those before it gave.
-inline void merge_partial(const float* from, int64_t head, float* totals, Softmax& total) {
-  add_partition(totals, total, from, {from[head], from[head + 1]}, head);
+inline void write_output(const Attention& op, const AttentionItem& item, int64_t kv_head, const Sums& total, int64_t head) {
+  to_rows(op.out, op.out_rounded, [&](auto* out) {
+    for_query_rows(op, item, kv_head, [&](int64_t row, int64_t query_head, int64_t place) {
+      write_row(total.of(place, head), op.head_dim, out + (row * op.heads + query_head) * op.head_dim);
+    });
+  });
 }
 
 // Of an item's query rows; a row sees keys up to its own.
@@ -360,9 +387,9 @@ inline Span span_of(const Attention& op, const AttentionItem& item, int64_t part
   return {most(partition * kKeysPerPartition, seen), least((partition + 1) * kKeysPerPartition, last + 1)};
 }
 
-// The first chunk of what this thread is likely to do after a partition, so far as it can be asked for.
+// The first part of what this thread is likely to do after a partition, so far as it can be asked for.
 template <class T>
-inline bool find_following(const Attention& op, const AttentionItem& item, int64_t partition, const AttentionScratch& s, Chunk* chunk) {
+inline bool find_following(const Attention& op, const AttentionItem& item, int64_t partition, Chunk* chunk) {
   const AttentionItem* next = &item;
   if (++partition == item.first_partition + item.partitions) {
     if (++next >= op.items + op.num_items) return false;
@@ -370,96 +397,134 @@ inline bool find_following(const Attention& op, const AttentionItem& item, int64
   }
   const Span span = span_of(op, *next, partition);
   if (span.start >= span.end) return false;
-  find_chunk<T>(op, *next, span.start, even(least(kKeysPerChunk, span.end - span.start)), s, chunk);
+  find_chunk<T>(op, next->seq, next->first_kv_head, span.start, even(least(kKeysPerChunk, span.end - span.start)), chunk);
   return true;
 }
 
-// Scores of all query rows with the chunk's keys.
+// Scores of query rows with the chunk's keys; those of `next` are asked for meanwhile, or what the asker knows of.
 template <class T>
-inline void score_all(int64_t rows, const AttentionScratch& s, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps) {
+inline void score_all(int64_t rows, const float* query, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps, [[maybe_unused]] Asker& asker,
+                      float* scores) {
 #if defined(__AMX_BF16__)
-  if constexpr (kTiles<T>) {
-    for (int64_t r = 0; r < rows; r += kTileRows)
-      score_tile(reinterpret_cast<const char*>(s.query + r * width), width * 4, chunk, r ? nullptr : next, s.scores + r * kKeysPerChunk);
-    return;
-  }
+  if constexpr (kTiles<T>) return score_tile(reinterpret_cast<const char*>(query), width * 4, chunk, asker, scores);
 #endif
   for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-    score<T>(least(kRowsAtOnce, rows - r), s.query + r * width, width, chunk, r ? nullptr : next, steps, s.scores + r * kKeysPerChunk);
+    score<T>(least(kRowsAtOnce, rows - r), query + r * width, width, chunk, r ? nullptr : next, steps, scores + r * kKeysPerChunk);
 }
 
-// Add the chunk's values, weighted, to the sums of all rows.
+// Add the chunk's values, weighted, to the rows' sums; likewise.
 template <class T>
-inline void weigh_all([[maybe_unused]] const Attention& op, int64_t rows, const AttentionScratch& s, Chunk& chunk, const Chunk* next, int64_t head) {
+inline void weigh_all(int64_t rows, const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, [[maybe_unused]] Asker& asker, float* sums) {
 #if defined(__AMX_BF16__)
-  if constexpr (kTiles<T>) {
-    if (chunk.rest) complete_last_run(op, s, chunk);
-    for (int64_t r = 0; r < rows; r += kTileRows) weigh_tiles(s.scores + r * kKeysPerChunk, chunk, r ? nullptr : next, head, s.sums + r * head);
-    return;
-  }
+  if constexpr (kTiles<T>) return weigh_tiles(weights, chunk, asker, head, sums);
 #endif
   for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-    weigh<T>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, r ? nullptr : next, head, s.sums + r * head);
+    weigh<T>(least(kRowsAtOnce, rows - r), weights + r * kKeysPerChunk, chunk, r ? nullptr : next, head, sums + r * head);
 }
 
 template <class T>
 inline void attention_of(const Attention& op, const AttentionItem& item, void* memory) {
-  const int64_t head = padded_head(op.head_dim), group = op.heads / op.kv_heads, rows = item.rows * group;
+  const int64_t head = whole_vectors(op.head_dim), group = op.heads / op.kv_heads, rows = item.rows * group, apart = rows_of_head(rows);
   const int64_t steps = steps_of<T>(op.head_dim), width = kTiles<T> ? head / 2 : steps * kFactors<T>;
   const bool direct = op.block_size % kSlotsTogether == 0 && op.head_dim == head;
-  const bool asks = !kTiles<T> || rows <= kTileRows;  // many rows, in tiles, take so long that memory need not be asked ahead
+  const bool asks = direct && (!kTiles<T> || rows <= kTileRows);  // many rows, in tiles, take so long that memory need not be asked ahead
+  const int64_t some = kTiles<T> ? kTileRows : rows;
   AttentionScratch s;
-  lay_out(room_for_rows(rows), head, memory, &s);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t row = op.first_rows[item.seq] + item.first_row + r / group;
-    take_query<T>(op.query + (row * op.heads + item.kv_head * group + r % group) * op.head_dim, op, s.query + r * width);
-  }
-  reset(s.totals, s.total, rows, head);
+  lay_out(item.kv_heads, rows, head, memory, &s);
+  Chunk found[kPartsAtOnce];
+  for (int i = 0; i < kPartsAtOnce; ++i) found[i].key_copies = s.keys + i * head * kKeysPerChunk, found[i].value_copies = s.values + i * kKeysPerChunk * head;
+  for (int64_t h = 0; h < item.kv_heads; ++h)
+    for_query_rows(op, item, item.first_kv_head + h, [&](int64_t row, int64_t query_head, int64_t place) {
+      take_query<T>(op.query + (row * op.heads + query_head) * op.head_dim, op, s.query + (h * apart + place) * width);
+    });
 #if defined(__AMX_BF16__)
   if constexpr (kTiles<T>) configure_attention(rows);
 #endif
+  float *const totals = item.partial < 0 ? s.totals : op.partials + item.partial, *sums = totals;  // of the first partition; then they are added
+  const int64_t floats = floats_of_sums(1, rows, head);
   const int64_t first = first_position(op, item);
   const int64_t window = op.window ? op.window : first + item.rows;
   for (int64_t p = item.first_partition; p < item.first_partition + item.partitions; ++p) {
-    reset(s.sums, s.part, rows, head);
-    auto [start, end] = span_of(op, item, p);
-    Chunk chunks[2];
-    if (direct && start < end) {
-      find_chunk<T>(op, item, start, least(kKeysPerChunk, end - start), s, &chunks[0]);
-      if (asks) ask_for(chunks[0], steps, head);
-    }
-    for (int turn = 0; start < end; start += kKeysPerChunk, turn ^= 1) {
-      Chunk &chunk = chunks[turn], *next = nullptr;
-      if (!direct) {
-        copy_chunk<T>(op, item, start, least(kKeysPerChunk, end - start), s, &chunk);
-      } else if (start + kKeysPerChunk < end) {
-        find_chunk<T>(op, item, start + kKeysPerChunk, least(kKeysPerChunk, end - start - kKeysPerChunk), s, &chunks[1 - turn]);
-        if (asks) next = &chunks[1 - turn];
-      } else if (asks && find_following<T>(op, item, p, s, &chunks[1 - turn])) {
-        next = &chunks[1 - turn];
+    const auto sums_of = [&](int64_t h) { return sums_in(sums + h * floats, rows, head); };
+    for (int64_t h = 0; h < item.kv_heads; ++h) reset(sums_of(h), rows, head);
+    const Span span = span_of(op, item, p);
+    const int64_t parts = most(0, span.end - span.start + kKeysPerChunk - 1) / kKeysPerChunk * item.kv_heads;
+    const auto begin_of = [&](int64_t part) { return span.start + part / item.kv_heads * kKeysPerChunk; };
+    bool follows = false;
+    const auto find = [&](int64_t part) {
+      Chunk* const chunk = &found[part % kPartsAtOnce];
+      if (part < parts) {
+        const int64_t begin = begin_of(part), count = least(kKeysPerChunk, span.end - begin), kv_head = item.first_kv_head + part % item.kv_heads;
+        direct ? find_chunk<T>(op, item.seq, kv_head, begin, count, chunk) : copy_chunk<T>(op, item.seq, kv_head, begin, count, chunk);
+      } else if (part == parts) {
+        follows = asks && find_following<T>(op, item, p, chunk);
       }
-      score_all<T>(rows, s, width, chunk, next, steps);
-      soften<T>(
-          rows, s.scores,
-          [&](int64_t r) {
-            const int64_t position = first + r / group;
-            return Seen{position - window + 1 - start, position + 1 - start};
-          },
-          s.sums, head, s.part);
-      weigh_all<T>(op, rows, s, chunk, next, head);
+    };
+    const auto to_ask = [&](int64_t part) { return asks && (part < parts || (part == parts && follows)) ? &found[part % kPartsAtOnce] : nullptr; };
+    // While a part's scores are computed, and what is left of the turn: its values and the keys behind it, in tiles a third of them beside the softmax.
+    Asker asker;
+    int64_t share_of_row = 0;
+    const auto plan = [&](int64_t part) {
+      if constexpr (kTiles<T>) {
+        asker.count = asker.now = 0, asker.lines = 0;
+        if (const Chunk* keys = to_ask(part + 1)) asker.add_keys(*keys, steps);
+        if (const Chunk* values = to_ask(part)) asker.add_values(*values, head);
+        const int64_t products = 2 * kKeysPerChunk * head / 512;  // of 16 keys with 32 dimensions, and the other way round
+        share_of_row = asker.lines / (3 * rows);
+        asker.share = (asker.lines - share_of_row * rows + products - 1) / products;
+      }
+    };
+    float *scores = s.scores, *others = s.scores + apart * kKeysPerChunk;
+    const auto score_some = [&](int64_t part, int64_t r) {
+      const float* const query = s.query + (part % item.kv_heads * apart + r) * width;
+      score_all<T>(least(some, rows - r), query, width, found[part % kPartsAtOnce], r ? nullptr : to_ask(part + 1), steps, asker, scores);
+    };
+    if (parts) {
+      find(0);
+      if (asks) {  // there may have been none before it that asked for it
+        Asker at_once;
+        at_once.add_keys(found[0], steps);
+        at_once.ask(at_once.lines);
+      }
+      find(1);
+      plan(0);
+      score_some(0, 0);
+      asker.ask(asker.lines);
     }
-    for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * head, s.total[r], s.sums + r * head, s.part.of(r), head);
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    if (item.partial < 0) {
-      write_output(op, item, r, s.totals + r * head, s.total[r]);
-    } else {
-      write_partial(s.totals + r * head, s.total[r], head, op.partials + item.partial + r * (head + 2));
+    // Scores are computed a turn before they are softened: neither waits for the other.
+    for (int64_t part = 0; part < parts; ++part) {
+      Chunk& chunk = found[part % kPartsAtOnce];
+      find(part + 2);
+      plan(part + 1);
+#if defined(__AMX_BF16__)
+      if constexpr (kTiles<T>)
+        if (chunk.rest) complete_last_run(op, chunk);
+#endif
+      const int64_t begin = begin_of(part);
+      for (int64_t r = 0; r < rows; r += some) {
+        float* const weights = scores;
+        scores = others, others = weights;
+        if (r + some < rows) score_some(part, r + some);
+        else if (part + 1 < parts) score_some(part + 1, 0);
+        const int64_t count = least(some, rows - r);
+        const Sums row_sums = sums_of(part % item.kv_heads).of(r, head);
+        const auto seen_of = [&](int64_t i) {
+          const int64_t position = first + static_cast<uint32_t>(r + i) / static_cast<uint32_t>(group);
+          return Seen{position - window + 1 - begin, position + 1 - begin};
+        };
+        soften<T>(count, weights, seen_of, [&] { asker.ask(share_of_row); }, row_sums, head);
+        weigh_all<T>(count, weights, chunk, r ? nullptr : to_ask(part + 1), head, asker, row_sums.numerators);
+      }
     }
+    if (sums != totals)
+      for (int64_t h = 0; h < item.kv_heads; ++h) add_partition(sums_in(totals + h * floats, rows, head), sums_of(h), rows, head);
+    sums = s.sums;
   }
 #if defined(__AMX_BF16__)
   if constexpr (kTiles<T>) tile_release();
 #endif
+  if (item.partial < 0)
+    for (int64_t h = 0; h < item.kv_heads; ++h) write_output(op, item, item.first_kv_head + h, sums_in(totals + h * floats, rows, head), head);
 }
 
 inline void attention(const Attention& op, const AttentionItem& item, void* scratch) {
@@ -472,13 +537,11 @@ inline void attention(const Attention& op, const AttentionItem& item, void* scra
 }
 
 // Put the partitions of one split item, in order, together. Each holds exactly one partition.
-inline void merge(const Attention& op, const AttentionItem* parts, int64_t count, void* scratch) {
-  const int64_t head = padded_head(op.head_dim), rows = parts->rows * (op.heads / op.kv_heads);
-  float* totals = static_cast<float*>(scratch);
-  for (int64_t r = 0; r < rows; ++r) {
-    Softmax total;
-    reset(totals, &total, 1, head);
-    for (int64_t i = 0; i < count; ++i) merge_partial(op.partials + parts[i].partial + r * (head + 2), head, totals, total);
-    write_output(op, *parts, r, totals, total);
+inline void merge(const Attention& op, const AttentionItem* parts, int64_t count) {
+  const int64_t head = whole_vectors(op.head_dim), rows = parts->rows * (op.heads / op.kv_heads), floats = floats_of_sums(1, rows, head);
+  for (int64_t h = 0; h < parts->kv_heads; ++h) {
+    const auto sums_of = [&](int64_t i) { return sums_in(op.partials + parts[i].partial + h * floats, rows, head); };
+    for (int64_t i = 1; i < count; ++i) add_partition(sums_of(0), sums_of(i), rows, head);
+    write_output(op, *parts, parts->first_kv_head + h, sums_of(0), head);
   }
 }

@@ -9,28 +9,18 @@ inline void configure_attention(int64_t rows) {
 }
 
 // Sums 0 to kSums - 1 += 32 (or, with kHalf, 16) factors of each row times the pairs of values at at[sum].
-template <bool kHalf, int kSums>
-inline void add_tile_step(const char* factors, int64_t factor_bytes, const char* const (&at)[4], int64_t stride) {
+template <bool kHalf, int kSums, int kSum = 0>
+inline void add_tile_step(const char* factors, int64_t factor_bytes, const char* const (&at)[4], int64_t stride, Asker& asker) {
   constexpr int kFactors = kHalf ? 6 : 4, kValues = kHalf ? 7 : 5;
-  tile_load<kFactors>(factors, factor_bytes);
-  tile_load<kValues>(at[0], stride);
-  tile_multiply<0, kFactors, kValues>();
-  if constexpr (kSums > 1) {
-    tile_load<kValues>(at[1], stride);
-    tile_multiply<1, kFactors, kValues>();
-  }
-  if constexpr (kSums > 2) {
-    tile_load<kValues>(at[2], stride);
-    tile_multiply<2, kFactors, kValues>();
-  }
-  if constexpr (kSums > 3) {
-    tile_load<kValues>(at[3], stride);
-    tile_multiply<3, kFactors, kValues>();
-  }
+  if constexpr (kSum == 0) tile_load<kFactors>(factors, factor_bytes);
+  asker.ask(asker.share);
+  tile_load<kValues>(at[kSum], stride);
+  tile_multiply<kSum, kFactors, kValues>();
+  if constexpr (kSum + 1 < kSums) add_tile_step<kHalf, kSums, kSum + 1>(factors, factor_bytes, at, stride, asker);
 }
 
-// Scores of up to 16 query rows, `row_bytes` each, with the chunk's keys; `next` is asked for meanwhile.
-inline void score_tile(const char* query, int64_t row_bytes, const Chunk& chunk, const Chunk* next, float* scores) {
+// Scores of up to 16 query rows, `row_bytes` each, with the chunk's keys.
+inline void score_tile(const char* query, int64_t row_bytes, const Chunk& chunk, Asker& asker, float* scores) {
   tile_zero<0>();
   tile_zero<1>();
   tile_zero<2>();
@@ -39,11 +29,8 @@ inline void score_tile(const char* query, int64_t row_bytes, const Chunk& chunk,
     const bool half = at + kTileBytes > row_bytes;
     const char* keys[4];
     for (int v = 0; v < 4; ++v) keys[v] = chunk.keys[v] + at * kSlotsTogether;
-    if (next)
-      for (int v = 0; v < 4; ++v)
-        for (int64_t i = 0; i < least(kTileBytes, row_bytes - at) * kSlotsTogether; i += 64) __builtin_prefetch(next->keys[v] + at * kSlotsTogether + i, 0, 2);
-    if (half) add_tile_step<true, 4>(query + at, row_bytes, keys, kTileBytes);
-    else add_tile_step<false, 4>(query + at, row_bytes, keys, kTileBytes);
+    if (half) add_tile_step<true, 4>(query + at, row_bytes, keys, kTileBytes, asker);
+    else add_tile_step<false, 4>(query + at, row_bytes, keys, kTileBytes, asker);
   }
   tile_store<0>(scores, kKeysPerChunk * 4);
   tile_store<1>(scores + kTileRows, kKeysPerChunk * 4);
@@ -53,7 +40,7 @@ inline void score_tile(const char* query, int64_t row_bytes, const Chunk& chunk,
 
 // Add weighted values of kSums times 16 dimensions from the d-th to the sums of up to 16 rows.
 template <int kSums>
-inline void weigh_tile(const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, int64_t d, float* sums) {
+inline void weigh_tile(const float* weights, const Chunk& chunk, Asker& asker, int64_t head, int64_t d, float* sums) {
   float* to = sums + d;
   tile_load<0>(to, head * 4);
   if constexpr (kSums > 1) tile_load<1>(to + 16, head * 4);
@@ -62,17 +49,12 @@ inline void weigh_tile(const float* weights, const Chunk& chunk, const Chunk* ne
   const char* factors = reinterpret_cast<const char*>(weights);
   for (int run = 0; run < chunk.num_runs; ++run) {
     const char* values = chunk.runs[run].values + d * 4;
-    const char* ahead = next && run < next->num_runs ? next->runs[run].values + d * 4 : nullptr;
     for (int64_t left = chunk.runs[run].steps; left > 0;) {
       const int64_t steps = left >= kTileStep / 2 ? kTileStep / 2 : kTileStep / 4;
       const char* const at[4] = {values, values + kTileBytes, values + 2 * kTileBytes, values + 3 * kTileBytes};
-      if (ahead)
-        for (int64_t i = 0; i < steps; ++i)
-          for (int v = 0; v < kSums; ++v) __builtin_prefetch(ahead + i * head * 4 + v * kTileBytes, 0, 2);
-      if (steps == kTileStep / 2) add_tile_step<false, kSums>(factors, kKeysPerChunk * 4, at, head * 4);
-      else add_tile_step<true, kSums>(factors, kKeysPerChunk * 4, at, head * 4);
+      if (steps == kTileStep / 2) add_tile_step<false, kSums>(factors, kKeysPerChunk * 4, at, head * 4, asker);
+      else add_tile_step<true, kSums>(factors, kKeysPerChunk * 4, at, head * 4, asker);
       left -= steps, factors += steps * 4, values += steps * head * 4;
-      if (ahead) ahead += steps * head * 4;
     }
   }
   tile_store<0>(to, head * 4);
@@ -82,20 +64,20 @@ inline void weigh_tile(const float* weights, const Chunk& chunk, const Chunk* ne
 }
 
 template <int kSums = 4>
-inline void weigh_tiles(const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, float* sums, int64_t d = 0) {
-  for (; d + kSums * 16 <= head; d += kSums * 16) weigh_tile<kSums>(weights, chunk, next, head, d, sums);
+inline void weigh_tiles(const float* weights, const Chunk& chunk, Asker& asker, int64_t head, float* sums, int64_t d = 0) {
+  for (; d + kSums * 16 <= head; d += kSums * 16) weigh_tile<kSums>(weights, chunk, asker, head, d, sums);
   if constexpr (kSums > 1)
-    if (d < head) weigh_tiles<kSums - 1>(weights, chunk, next, head, sums, d);
+    if (d < head) weigh_tiles<kSums - 1>(weights, chunk, asker, head, sums, d);
 }
 
 // Values of a run that are read together: of one block, so that it does not depend on where blocks lie.
 inline int64_t slots_of_run(const Attention& op) { return op.block_size % kTileStep == 0 ? kTileStep : kSlotsTogether; }
 
 // What lies behind the last key is anything: a run that is not whole is read from a copy that ends in zeros.
-inline void complete_last_run(const Attention& op, const AttentionScratch& s, Chunk& chunk) {
+inline void complete_last_run(const Attention& op, Chunk& chunk) {
   Run& run = chunk.runs[chunk.num_runs - 1];
   const int64_t row = op.head_dim * 4, whole = chunk.rest / 2;
-  char* to = reinterpret_cast<char*>(s.values);
+  char* to = reinterpret_cast<char*>(chunk.value_copies);
   memcpy(to, run.values, whole * row);
   memset(to + whole * row, 0, (slots_of_run(op) / 2 - whole) * row);
   if (chunk.rest % 2)

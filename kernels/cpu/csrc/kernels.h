@@ -43,6 +43,12 @@ constexpr int64_t kKeysPerChunk = 64;        // keys whose scores are computed a
 constexpr int64_t kKeysPerPartition = 512;   // keys after which partial softmax sums are merged
 constexpr int kMaxOutputs = 4;
 
+// What an item of attention is computed with: for each of its KV heads some rows of `head` floats, padded, with room for whole tiles if they fill one.
+inline int64_t whole_vectors(int64_t count) { return (count + 15) / 16 * 16; }  // of any instruction set
+inline int64_t rows_of_head(int64_t rows) { return rows < 16 ? rows : whole_vectors(rows); }
+// Floats of their running sums: numerators, and of each row a maximum and a denominator.
+inline int64_t floats_of_sums(int64_t kv_heads, int64_t rows, int64_t head) { return kv_heads * (rows_of_head(rows) * head + 2 * whole_vectors(rows)); }
+
 // Rows of activations are float32. Where products round them to bfloat16 in any case (Kernels::rounds_rows), an operator that nothing but such
 // products reads may be asked for rows that are rounded already.
 struct MatMul {
@@ -105,11 +111,12 @@ struct CacheWrite {
 };
 
 struct AttentionItem {
-  int32_t seq, kv_head;
+  int32_t seq;
+  int32_t first_kv_head, kv_heads;
   int32_t first_row;      // of the sequence's own query rows
   int32_t rows;
   int32_t first_partition, partitions;
-  int64_t partial;        // offset of its results in Attention::partials, or -1 when they are final
+  int64_t partial;        // offset of its running sums in Attention::partials, or -1 when it writes results
 };
 
 struct Attention {
@@ -119,7 +126,7 @@ struct Attention {
   const int64_t* first_rows;  // [seqs], row of each sequence's first query
   void* out;
   bool out_rounded;
-  float* partials;  // per row of a split item: head_dim floats of numerator, maximum, denominator
+  float* partials;  // running sums of split items
   const AttentionItem* items;
   int64_t num_items;
   int64_t heads, kv_heads, head_dim, block_size, blocks, blocks_per_seq;
@@ -155,7 +162,7 @@ struct MlaItem {
   int32_t seq, first_head, heads;
   int32_t first_row, rows;  // of the sequence's own query rows
   int32_t first_partition, partitions;
-  int64_t partial;          // offset of its results in Mla::partials, or -1 when they are final
+  int64_t partial;          // offset of its running sums in Mla::partials, or -1 when it writes results
 };
 
 struct Mla {
@@ -164,7 +171,7 @@ struct Mla {
   const int32_t *block_tables, *context_lens, *q_seq_lens;
   const int64_t* first_rows;
   float* out;                            // [rows, heads * rank]
-  float* partials;                       // per row of a split item: rank floats of numerator (padded), maximum, denominator
+  float* partials;                       // running sums of split items
   int64_t heads, rank, rope, block_size, blocks_per_seq;
   float scale;
   Dtype dtype;
@@ -181,9 +188,9 @@ struct Kernels {
   void (*rms_norm)(const RmsNorm&, int64_t row_begin, int64_t row_end);
   void (*rope)(const Rope&, int64_t row_begin, int64_t row_end);
   void (*cache_write)(const CacheWrite&, int64_t row_begin, int64_t row_end);
-  int64_t (*attention_scratch)(const Attention&, int64_t rows);  // bytes that attention() needs for an item
+  int64_t (*attention_scratch)(const Attention&, int64_t rows, int64_t kv_heads);  // bytes that attention() needs for an item
   void (*attention)(const Attention&, const AttentionItem&, void* scratch);
-  void (*merge)(const Attention&, const AttentionItem* parts, int64_t count, void* scratch);
+  void (*merge)(const Attention&, const AttentionItem* parts, int64_t count);
   int32_t (*argmax)(const float* x, int64_t count);  // the lowest index among equals
   void (*gating)(const Gating&, int64_t row_begin, int64_t row_end);
   void (*unpermute)(const Unpermute&, int64_t row_begin, int64_t row_end);
@@ -191,7 +198,7 @@ struct Kernels {
   void (*sigmoid_mul)(const float* x, const float* gate, int64_t width, int64_t row_begin, int64_t row_end, float* out);
   int64_t (*mla_scratch)(const Mla&, int64_t rows);  // bytes that mla() needs for an item of so many rows, heads counted each
   void (*mla)(const Mla&, const MlaItem&, void* scratch);
-  void (*mla_merge)(const Mla&, const MlaItem* parts, int64_t count, void* scratch);
+  void (*mla_merge)(const Mla&, const MlaItem* parts, int64_t count);
 };
 
 // The instruction sets that this library was built with and this machine can run, best first; null-terminated.

@@ -9,29 +9,26 @@ struct MlaScratch {
   float *values;   // [kKeysPerChunk, rank]
   float *widened;  // [kLanes, rope]
   float *scores;   // [rows, kKeysPerChunk]
-  float *sums;     // [rows, rank], numerators of this partition
-  float *totals;   // [rows, rank], of all partitions so far
-  Softmaxes part;  // of this partition
-  Softmax* total;  // [rows]
+  float *sums;     // of this partition
+  float *totals;   // of those before it
 };
 
 inline int64_t lay_out(int64_t rows, int64_t rank, int64_t rope, void* memory, MlaScratch* s) {
   float* next = static_cast<float*>(memory);
-  const int64_t key = rank + rope, states = room_for_rows(rows);
-  const int64_t sizes[] = {rows * key, key * kKeysPerChunk, kKeysPerChunk * rank, kLanes * rope, rows * kKeysPerChunk, rows * rank, rows * rank, states, states};
-  float** places[] = {&s->query, &s->keys, &s->values, &s->widened, &s->scores, &s->sums, &s->totals, &s->part.maximum, &s->part.denominator};
+  const int64_t key = rank + rope, sums = floats_of_sums(1, rows, rank);
+  const int64_t sizes[] = {rows * key, key * kKeysPerChunk, kKeysPerChunk * rank, kLanes * rope, rows * kKeysPerChunk, sums, sums};
+  float** places[] = {&s->query, &s->keys, &s->values, &s->widened, &s->scores, &s->sums, &s->totals};
   int64_t used = 0;
-  for (int i = 0; i < 9; ++i) {
+  for (int i = 0; i < 7; ++i) {
     *places[i] = next + used;
     used += sizes[i];
   }
-  s->total = reinterpret_cast<Softmax*>(next + used);
-  return (used + 2 * rows) * static_cast<int64_t>(sizeof(float));
+  return used * static_cast<int64_t>(sizeof(float));
 }
 
 inline int64_t mla_scratch(const Mla& op, int64_t rows) {
   MlaScratch unused;
-  return lay_out(rows, padded_head(op.rank), padded_head(op.rope), nullptr, &unused);
+  return lay_out(rows, whole_vectors(op.rank), whole_vectors(op.rope), nullptr, &unused);
 }
 
 inline void transpose(Floats (&row)[kLanes]) {
@@ -69,7 +66,7 @@ inline void transpose_keys(const float* rows, int64_t width, float* columns) {
 template <class T>
 inline void read_latents(const Mla& op, const MlaItem& item, int64_t first, int64_t count, const MlaScratch& s) {
   typedef typename T::Storage Storage;
-  const int64_t rank = padded_head(op.rank), rope = padded_head(op.rope);
+  const int64_t rank = whole_vectors(op.rank), rope = whole_vectors(op.rope);
   const int32_t* table = op.block_tables + item.seq * op.blocks_per_seq;
   for (int64_t group = 0; group < count; group += kLanes) {
     for (int64_t i = 0; i < kLanes; ++i) {
@@ -89,27 +86,30 @@ inline void read_latents(const Mla& op, const MlaItem& item, int64_t first, int6
   }
 }
 
-inline float* mla_output(const Mla& op, const MlaItem& item, int64_t r) {
-  const int64_t row = op.first_rows[item.seq] + item.first_row + r / item.heads;
-  return op.out + (row * op.heads + item.first_head + r % item.heads) * op.rank;
+inline void write_output(const Mla& op, const MlaItem& item, const Sums& total, int64_t rank) {
+  for (int64_t r = 0; r < static_cast<int64_t>(item.rows) * item.heads; ++r) {
+    const int64_t row = op.first_rows[item.seq] + item.first_row + r / item.heads;
+    write_row(total.of(r, rank), op.rank, op.out + (row * op.heads + item.first_head + r % item.heads) * op.rank);
+  }
 }
 
 template <class T>
 inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
-  const int64_t rank = padded_head(op.rank), rope = padded_head(op.rope), key = rank + rope;
+  const int64_t rank = whole_vectors(op.rank), rope = whole_vectors(op.rope), key = rank + rope;
   const int64_t rows = static_cast<int64_t>(item.rows) * item.heads;
   MlaScratch s;
   lay_out(rows, rank, rope, memory, &s);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t head = (op.first_rows[item.seq] + item.first_row + r / item.heads) * op.heads + item.first_head + r % item.heads;
-    scale_row(op.query + head * op.rank, op.rank, op.scale, s.query + r * key, rank);
-    scale_row(op.query_rope + head * op.rope, op.rope, op.scale, s.query + r * key + rank, rope);
+    scale_row(op.query + head * op.rank, op.rank, op.scale * kLog2E, s.query + r * key, rank);
+    scale_row(op.query_rope + head * op.rope, op.rope, op.scale * kLog2E, s.query + r * key + rank, rope);
   }
-  reset(s.totals, s.total, rows, rank);
+  float *const totals = item.partial < 0 ? s.totals : op.partials + item.partial, *place = totals;  // of the first partition; then they are added
   // Positions of the item's query rows; a row sees keys up to its own.
   const int64_t first = op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row, last = first + item.rows - 1;
   for (int64_t p = item.first_partition; p < item.first_partition + item.partitions; ++p) {
-    reset(s.sums, s.part, rows, rank);
+    const Sums sums = sums_in(place, rows, rank);
+    reset(sums, rows, rank);
     const int64_t end = least((p + 1) * kKeysPerPartition, last + 1);
     for (int64_t start = p * kKeysPerPartition; start < end; start += kKeysPerChunk) {
       const int64_t count = least(kKeysPerChunk, end - start);
@@ -122,19 +122,14 @@ inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
         score<F32>(least(kRowsAtOnce, rows - r), s.query + r * key, key, chunk, nullptr, key, s.scores + r * kKeysPerChunk);
       soften<F32>(
-          rows, s.scores, [&](int64_t r) { return Seen{0, first + r / item.heads + 1 - start}; }, s.sums, rank, s.part);
+          rows, s.scores, [&](int64_t r) { return Seen{0, first + r / item.heads + 1 - start}; }, [] {}, sums, rank);
       for (int64_t r = 0; r < rows; r += kRowsAtOnce)
-        weigh<F32>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, nullptr, rank, s.sums + r * rank);
+        weigh<F32>(least(kRowsAtOnce, rows - r), s.scores + r * kKeysPerChunk, chunk, nullptr, rank, sums.numerators + r * rank);
     }
-    for (int64_t r = 0; r < rows; ++r) add_partition(s.totals + r * rank, s.total[r], s.sums + r * rank, s.part.of(r), rank);
+    if (place != totals) add_partition(sums_in(totals, rows, rank), sums, rows, rank);
+    place = s.sums;
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    if (item.partial < 0) {
-      write_row(s.totals + r * rank, s.total[r], op.rank, mla_output(op, item, r));
-    } else {
-      write_partial(s.totals + r * rank, s.total[r], rank, op.partials + item.partial + r * (rank + 2));
-    }
-  }
+  if (item.partial < 0) write_output(op, item, sums_in(totals, rows, rank), rank);
 }
 
 inline void mla(const Mla& op, const MlaItem& item, void* scratch) {
@@ -147,13 +142,9 @@ inline void mla(const Mla& op, const MlaItem& item, void* scratch) {
 }
 
 // Put the partitions of one split item, in order, together. Each holds exactly one partition.
-inline void mla_merge(const Mla& op, const MlaItem* parts, int64_t count, void* scratch) {
-  const int64_t rank = padded_head(op.rank), rows = static_cast<int64_t>(parts->rows) * parts->heads;
-  float* totals = static_cast<float*>(scratch);
-  for (int64_t r = 0; r < rows; ++r) {
-    Softmax total;
-    reset(totals, &total, 1, rank);
-    for (int64_t i = 0; i < count; ++i) merge_partial(op.partials + parts[i].partial + r * (rank + 2), rank, totals, total);
-    write_row(totals, total, op.rank, mla_output(op, *parts, r));
-  }
+inline void mla_merge(const Mla& op, const MlaItem* parts, int64_t count) {
+  const int64_t rank = whole_vectors(op.rank), rows = static_cast<int64_t>(parts->rows) * parts->heads;
+  const auto sums_of = [&](int64_t i) { return sums_in(op.partials + parts[i].partial, rows, rank); };
+  for (int64_t i = 1; i < count; ++i) add_partition(sums_of(0), sums_of(i), rows, rank);
+  write_output(op, *parts, sums_of(0), rank);
 }

@@ -106,12 +106,17 @@ OP(paged_attention, 9, 0, params_at(9)) {
   op.blocks_per_seq = shapes[3][1];
   const int64_t seqs = count_of(params, 8, shapes[3][0]), tokens = shapes[0][0], group = op.heads / op.kv_heads;
   const int64_t tile = std::max<int64_t>(1, 48 / group);  // query positions per item
+  // Where a sequence has few rows, one item may have several KV heads, whose keys are one piece of memory, if that leaves enough items to share.
+  constexpr int64_t kFewRows = 16, kFewDimensions = 512;
+  const int64_t few = kFewRows / group;
+  int64_t pieces = 0;
+  for (int64_t s = 0; s < seqs; ++s) pieces += (op.context_lens[s] + kKeysPerPartition - 1) / kKeysPerPartition;
+  const int64_t together = pieces < 4 * team_size() ? 1 : std::clamp<int64_t>(kFewDimensions / op.head_dim, 1, op.kv_heads);
 
   // Pass 0 counts, pass 1 writes: a sequence that decodes is split over its partitions, prompts are cut into tiles.
   int64_t num_items = 0, num_splits = 0, partial_floats = 0;
   AttentionItem* items = nullptr;
   int64_t *first_rows = nullptr, *splits = nullptr;
-  const int64_t partial_row = (op.head_dim + 15) / 16 * 16 + 2;
   for (int pass = 0; pass < 2; ++pass) {
     int64_t item = 0, split = 0, partial = 0, row = 0;
     for (int64_t s = 0; s < seqs; ++s) {
@@ -126,37 +131,39 @@ OP(paged_attention, 9, 0, params_at(9)) {
         const int64_t begin_partition = op.window ? std::max<int64_t>(0, past - op.window + 1) / kKeysPerPartition : 0;
         const int64_t partitions = (end + kKeysPerPartition - 1) / kKeysPerPartition - begin_partition;
         const bool is_split = tiles == 1 && partitions > 1;
-        for (int64_t h = 0; h < op.kv_heads; ++h) {
+        const int64_t heads_of_item = tiles == 1 && rows <= few ? together : 1;
+        for (int64_t h = 0; h < op.kv_heads; h += heads_of_item) {
+          const int64_t kv_heads = std::min(heads_of_item, op.kv_heads - h);
           if (is_split && pass) splits[split] = item;
           split += is_split;
           for (int64_t p = 0; p < (is_split ? partitions : 1); ++p, ++item) {
             if (pass)
-              items[item] = {static_cast<int32_t>(s), static_cast<int32_t>(h), static_cast<int32_t>(first), static_cast<int32_t>(rows),
+              items[item] = {static_cast<int32_t>(s), static_cast<int32_t>(h), static_cast<int32_t>(kv_heads), static_cast<int32_t>(first), static_cast<int32_t>(rows),
                              static_cast<int32_t>(begin_partition + p), static_cast<int32_t>(is_split ? 1 : partitions), is_split ? partial : -1};
-            if (is_split) partial += rows * group * partial_row;
+            if (is_split) partial += floats_of_sums(kv_heads, rows * group, whole_vectors(op.head_dim));
           }
         }
       }
     }
     if (!pass) {
       num_items = item, num_splits = split, partial_floats = partial;
-      char* memory = static_cast<char*>(scratch(Purpose::items, num_items * sizeof(AttentionItem) + (seqs + num_splits) * 8 + partial_floats * 4));
-      items = reinterpret_cast<AttentionItem*>(memory);
+      op.partials = static_cast<float*>(scratch(Purpose::items, partial_floats * 4 + num_items * sizeof(AttentionItem) + (seqs + num_splits) * 8));
+      items = reinterpret_cast<AttentionItem*>(op.partials + partial_floats);
       first_rows = reinterpret_cast<int64_t*>(items + num_items);
       splits = first_rows + seqs;
-      op.partials = reinterpret_cast<float*>(splits + num_splits);
     }
   }
   op.items = items;
   op.num_items = num_items;
   op.first_rows = first_rows;
   const Kernels& isa = kernels();
-  const int64_t scratch_bytes = isa.attention_scratch(op, tile);
+  const int64_t scratch_bytes = std::max(isa.attention_scratch(op, tile, 1), isa.attention_scratch(op, few, together));
   team_run(num_items, [&](int64_t i) { isa.attention(op, items[i], scratch(Purpose::attention, scratch_bytes)); });
   team_run(num_splits, [&](int64_t i) {
     int64_t end = splits[i];
-    while (end < num_items && items[end].partial >= 0 && items[end].seq == items[splits[i]].seq && items[end].kv_head == items[splits[i]].kv_head) ++end;
-    isa.merge(op, items + splits[i], end - splits[i], scratch(Purpose::attention, scratch_bytes));
+    const AttentionItem& begin = items[splits[i]];
+    while (end < num_items && items[end].partial >= 0 && items[end].seq == begin.seq && items[end].first_kv_head == begin.first_kv_head) ++end;
+    isa.merge(op, &begin, end - splits[i]);
   });
   return 0;
 }

@@ -32,7 +32,6 @@ struct MlaPlan {
 
   MlaPlan(const Mla& op, int64_t seqs, int64_t tokens, MlaItem* items_out, int64_t* first_rows, int64_t* first_parts) {
     const int64_t group = std::min(op.heads, kHeadsPerItem), tile = kRowsPerItem / group;
-    const int64_t partial_row = (op.rank + 15) / 16 * 16 + 2;
     int64_t row = 0;
     for (int64_t s = 0; s < seqs; ++s) {
       const int64_t new_tokens = std::clamp<int64_t>(op.q_seq_lens[s], 0, tokens - row);
@@ -53,7 +52,7 @@ struct MlaPlan {
               items_out[items] = {static_cast<int32_t>(s), static_cast<int32_t>(h), static_cast<int32_t>(heads), static_cast<int32_t>(first),
                                   static_cast<int32_t>(rows), static_cast<int32_t>(p), static_cast<int32_t>(is_split ? 1 : partitions),
                                   is_split ? partial_floats : -1};
-            if (is_split) partial_floats += rows * heads * partial_row;
+            if (is_split) partial_floats += floats_of_sums(1, rows * heads, whole_vectors(op.rank));
           }
         }
       }
@@ -79,10 +78,9 @@ OP(mla, 9) {
   const int64_t seqs = count_of(params, 8, shapes[4][0]), tokens = shapes[0][0];
 
   const MlaPlan size(op, seqs, tokens, nullptr, nullptr, nullptr);
-  char* memory = static_cast<char*>(scratch(Purpose::items, size.items * sizeof(MlaItem) + (seqs + size.splits) * 8 + size.partial_floats * 4));
-  MlaItem* items = reinterpret_cast<MlaItem*>(memory);
+  op.partials = static_cast<float*>(scratch(Purpose::items, size.partial_floats * 4 + size.items * sizeof(MlaItem) + (seqs + size.splits) * 8));
+  MlaItem* items = reinterpret_cast<MlaItem*>(op.partials + size.partial_floats);
   int64_t *first_rows = reinterpret_cast<int64_t*>(items + size.items), *first_parts = first_rows + seqs;
-  op.partials = reinterpret_cast<float*>(first_parts + size.splits);
   const MlaPlan plan(op, seqs, tokens, items, first_rows, first_parts);
   op.first_rows = first_rows;
 
@@ -93,7 +91,7 @@ OP(mla, 9) {
     int64_t end = first_parts[i];
     const MlaItem& first = items[end];
     while (end < plan.items && items[end].partial >= 0 && items[end].seq == first.seq && items[end].first_head == first.first_head) ++end;
-    isa.mla_merge(op, &first, end - first_parts[i], scratch(Purpose::attention, scratch_bytes));
+    isa.mla_merge(op, &first, end - first_parts[i]);
   });
   return 0;
 }
