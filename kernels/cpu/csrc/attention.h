@@ -376,26 +376,23 @@ inline void write_output(const Attention& op, const AttentionItem& item, int64_t
 // Of an item's query rows; a row sees keys up to its own.
 inline int64_t first_position(const Attention& op, const AttentionItem& item) { return op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row; }
 
-// Keys that rows of an item may see in one of its partitions, from the beginning of a chunk.
+// Keys that rows of an item may see in its partitions, from the beginning of a chunk.
 struct Span {
   int64_t start, end;
 };
 
-inline Span span_of(const Attention& op, const AttentionItem& item, int64_t partition) {
+inline Span span_of(const Attention& op, const AttentionItem& item) {
   const int64_t first = first_position(op, item), last = first + item.rows - 1;
   const int64_t seen = op.window ? most(0, first - op.window + 1) / kKeysPerChunk * kKeysPerChunk : 0;  // before it everything is behind every row's window
-  return {most(partition * kKeysPerPartition, seen), least((partition + 1) * kKeysPerPartition, last + 1)};
+  return {most(item.first_partition * kKeysPerPartition, seen), least((item.first_partition + item.partitions) * kKeysPerPartition, last + 1)};
 }
 
-// The first part of what this thread is likely to do after a partition, so far as it can be asked for.
+// The first part of what this thread is likely to do after an item, so far as it can be asked for.
 template <class T>
-inline bool find_following(const Attention& op, const AttentionItem& item, int64_t partition, Chunk* chunk) {
-  const AttentionItem* next = &item;
-  if (++partition == item.first_partition + item.partitions) {
-    if (++next >= op.items + op.num_items) return false;
-    partition = next->first_partition;
-  }
-  const Span span = span_of(op, *next, partition);
+inline bool find_following(const Attention& op, const AttentionItem& item, Chunk* chunk) {
+  const AttentionItem* const next = &item + 1;
+  if (next >= op.items + op.num_items) return false;
+  const Span span = span_of(op, *next);
   if (span.start >= span.end) return false;
   find_chunk<T>(op, next->seq, next->first_kv_head, span.start, even(least(kKeysPerChunk, span.end - span.start)), chunk);
   return true;
@@ -440,91 +437,91 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
 #if defined(__AMX_BF16__)
   if constexpr (kTiles<T>) configure_attention(rows);
 #endif
-  float *const totals = item.partial < 0 ? s.totals : op.partials + item.partial, *sums = totals;  // of the first partition; then they are added
+  const Span span = span_of(op, item);
+  const int64_t parts = most(0, span.end - span.start + kKeysPerChunk - 1) / kKeysPerChunk * item.kv_heads;
+  const auto begin_of = [&](int64_t part) { return span.start + part / item.kv_heads * kKeysPerChunk; };
+  bool follows = false;
+  const auto find = [&](int64_t part) {
+    Chunk* const chunk = &found[part % kPartsAtOnce];
+    if (part < parts) {
+      const int64_t begin = begin_of(part), count = least(kKeysPerChunk, span.end - begin), kv_head = item.first_kv_head + part % item.kv_heads;
+      direct ? find_chunk<T>(op, item.seq, kv_head, begin, count, chunk) : copy_chunk<T>(op, item.seq, kv_head, begin, count, chunk);
+    } else if (part == parts) {
+      follows = asks && find_following<T>(op, item, chunk);
+    }
+  };
+  const auto to_ask = [&](int64_t part) { return asks && (part < parts || (part == parts && follows)) ? &found[part % kPartsAtOnce] : nullptr; };
+  // While a part's scores are computed, and what is left of the turn: its values and the keys behind it, in tiles a third of them beside the softmax.
+  Asker asker;
+  int64_t share_of_row = 0;
+  const auto plan = [&](int64_t part) {
+    if constexpr (kTiles<T>) {
+      asker.count = asker.now = 0, asker.lines = 0;
+      if (const Chunk* keys = to_ask(part + 1)) asker.add_keys(*keys, steps);
+      if (const Chunk* values = to_ask(part)) asker.add_values(*values, head);
+      const int64_t products = 2 * kKeysPerChunk * head / 512;  // of 16 keys with 32 dimensions, and the other way round
+      share_of_row = asker.lines / (3 * rows);
+      asker.share = (asker.lines - share_of_row * rows + products - 1) / products;
+    }
+  };
+  float *scores = s.scores, *others = s.scores + apart * kKeysPerChunk;
+  const auto score_some = [&](int64_t part, int64_t r) {
+    const float* const query = s.query + (part % item.kv_heads * apart + r) * width;
+    score_all<T>(least(some, rows - r), query, width, found[part % kPartsAtOnce], r ? nullptr : to_ask(part + 1), steps, asker, scores);
+  };
+  // Where a partition is added up: each of a split item by itself, else the first in the totals, to which later ones are added.
   const int64_t floats = floats_of_sums(1, rows, head);
-  const int64_t first = first_position(op, item);
-  const int64_t window = op.window ? op.window : first + item.rows;
-  for (int64_t p = item.first_partition; p < item.first_partition + item.partitions; ++p) {
-    const auto sums_of = [&](int64_t h) { return sums_in(sums + h * floats, rows, head); };
-    for (int64_t h = 0; h < item.kv_heads; ++h) reset(sums_of(h), rows, head);
-    const Span span = span_of(op, item, p);
-    const int64_t parts = most(0, span.end - span.start + kKeysPerChunk - 1) / kKeysPerChunk * item.kv_heads;
-    const auto begin_of = [&](int64_t part) { return span.start + part / item.kv_heads * kKeysPerChunk; };
-    bool follows = false;
-    const auto find = [&](int64_t part) {
-      Chunk* const chunk = &found[part % kPartsAtOnce];
-      if (part < parts) {
-        const int64_t begin = begin_of(part), count = least(kKeysPerChunk, span.end - begin), kv_head = item.first_kv_head + part % item.kv_heads;
-        direct ? find_chunk<T>(op, item.seq, kv_head, begin, count, chunk) : copy_chunk<T>(op, item.seq, kv_head, begin, count, chunk);
-      } else if (part == parts) {
-        follows = asks && find_following<T>(op, item, p, chunk);
-      }
-    };
-    const auto to_ask = [&](int64_t part) { return asks && (part < parts || (part == parts && follows)) ? &found[part % kPartsAtOnce] : nullptr; };
-    // While a part's scores are computed, and what is left of the turn: its values and the keys behind it, in tiles a third of them beside the softmax.
-    Asker asker;
-    int64_t share_of_row = 0;
-    const auto plan = [&](int64_t part) {
-      if constexpr (kTiles<T>) {
-        asker.count = asker.now = 0, asker.lines = 0;
-        if (const Chunk* keys = to_ask(part + 1)) asker.add_keys(*keys, steps);
-        if (const Chunk* values = to_ask(part)) asker.add_values(*values, head);
-        const int64_t products = 2 * kKeysPerChunk * head / 512;  // of 16 keys with 32 dimensions, and the other way round
-        share_of_row = asker.lines / (3 * rows);
-        asker.share = (asker.lines - share_of_row * rows + products - 1) / products;
-      }
-    };
-    float *scores = s.scores, *others = s.scores + apart * kKeysPerChunk;
-    const auto score_some = [&](int64_t part, int64_t r) {
-      const float* const query = s.query + (part % item.kv_heads * apart + r) * width;
-      score_all<T>(least(some, rows - r), query, width, found[part % kPartsAtOnce], r ? nullptr : to_ask(part + 1), steps, asker, scores);
-    };
-    if (parts) {
-      find(0);
-      if (asks) {  // there may have been none before it that asked for it
-        Asker at_once;
-        at_once.add_keys(found[0], steps);
-        at_once.ask(at_once.lines);
-      }
-      find(1);
-      plan(0);
-      score_some(0, 0);
-      asker.ask(asker.lines);
-    }
-    // Scores are computed a turn before they are softened: neither waits for the other.
-    for (int64_t part = 0; part < parts; ++part) {
-      Chunk& chunk = found[part % kPartsAtOnce];
-      find(part + 2);
-      plan(part + 1);
-#if defined(__AMX_BF16__)
-      if constexpr (kTiles<T>)
-        if (chunk.rest) complete_last_run(op, chunk);
-#endif
-      const int64_t begin = begin_of(part);
-      for (int64_t r = 0; r < rows; r += some) {
-        float* const weights = scores;
-        scores = others, others = weights;
-        if (r + some < rows) score_some(part, r + some);
-        else if (part + 1 < parts) score_some(part + 1, 0);
-        const int64_t count = least(some, rows - r);
-        const Sums row_sums = sums_of(part % item.kv_heads).of(r, head);
-        const auto seen_of = [&](int64_t i) {
-          const int64_t position = first + static_cast<uint32_t>(r + i) / static_cast<uint32_t>(group);
-          return Seen{position - window + 1 - begin, position + 1 - begin};
-        };
-        soften<T>(count, weights, seen_of, [&] { asker.ask(share_of_row); }, row_sums, head);
-        weigh_all<T>(count, weights, chunk, r ? nullptr : to_ask(part + 1), head, asker, row_sums.numerators);
-      }
-    }
-    if (sums != totals)
-      for (int64_t h = 0; h < item.kv_heads; ++h) add_partition(sums_in(totals + h * floats, rows, head), sums_of(h), rows, head);
-    sums = s.sums;
+  const bool split = item.partial >= 0;
+  float *const totals = split ? op.partials + item.partial : s.totals, *sums = totals;
+  const auto sums_of = [&](float* memory, int64_t h) { return sums_in(memory + h * floats, rows, head); };
+  const auto begin_partition = [&] {
+    for (int64_t h = 0; h < item.kv_heads; ++h) reset(sums_of(sums, h), rows, head);
+  };
+  const auto end_partition = [&] {
+    if (!split && sums != totals)
+      for (int64_t h = 0; h < item.kv_heads; ++h) add_partition(sums_of(totals, h), sums_of(sums, h), rows, head);
+    sums = split ? sums + item.kv_heads * floats : s.sums;
+  };
+  const int64_t first = first_position(op, item), window = op.window ? op.window : first + item.rows;
+  begin_partition();
+  if (parts) {
+    find(0);
+    find(1);
+    plan(0);
+    score_some(0, 0);
   }
+  // Scores are computed a turn before they are softened: neither waits for the other.
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t begin = begin_of(part);
+    if (part && part % item.kv_heads == 0 && begin % kKeysPerPartition == 0) end_partition(), begin_partition();
+    Chunk& chunk = found[part % kPartsAtOnce];
+    find(part + 2);
+    plan(part + 1);
+#if defined(__AMX_BF16__)
+    if constexpr (kTiles<T>)
+      if (chunk.rest) complete_last_run(op, chunk);
+#endif
+    for (int64_t r = 0; r < rows; r += some) {
+      float* const weights = scores;
+      scores = others, others = weights;
+      if (r + some < rows) score_some(part, r + some);
+      else if (part + 1 < parts) score_some(part + 1, 0);
+      const int64_t count = least(some, rows - r);
+      const Sums row_sums = sums_of(sums, part % item.kv_heads).of(r, head);
+      const auto seen_of = [&](int64_t i) {
+        const int64_t position = first + static_cast<uint32_t>(r + i) / static_cast<uint32_t>(group);
+        return Seen{position - window + 1 - begin, position + 1 - begin};
+      };
+      soften<T>(count, weights, seen_of, [&] { asker.ask(share_of_row); }, row_sums, head);
+      weigh_all<T>(count, weights, chunk, r ? nullptr : to_ask(part + 1), head, asker, row_sums.numerators);
+    }
+  }
+  end_partition();
 #if defined(__AMX_BF16__)
   if constexpr (kTiles<T>) tile_release();
 #endif
-  if (item.partial < 0)
-    for (int64_t h = 0; h < item.kv_heads; ++h) write_output(op, item, item.first_kv_head + h, sums_in(totals + h * floats, rows, head), head);
+  if (!split)
+    for (int64_t h = 0; h < item.kv_heads; ++h) write_output(op, item, item.first_kv_head + h, sums_of(totals, h), head);
 }
 
 inline void attention(const Attention& op, const AttentionItem& item, void* scratch) {
@@ -536,12 +533,16 @@ inline void attention(const Attention& op, const AttentionItem& item, void* scra
   }
 }
 
-// Put the partitions of one split item, in order, together. Each holds exactly one partition.
-inline void merge(const Attention& op, const AttentionItem* parts, int64_t count) {
-  const int64_t head = whole_vectors(op.head_dim), rows = parts->rows * (op.heads / op.kv_heads), floats = floats_of_sums(1, rows, head);
-  for (int64_t h = 0; h < parts->kv_heads; ++h) {
-    const auto sums_of = [&](int64_t i) { return sums_in(op.partials + parts[i].partial + h * floats, rows, head); };
-    for (int64_t i = 1; i < count; ++i) add_partition(sums_of(0), sums_of(i), rows, head);
-    write_output(op, *parts, parts->first_kv_head + h, sums_of(0), head);
+// Put the partitions of `count` items, in order, together.
+inline void merge(const Attention& op, const AttentionItem* items, int64_t count) {
+  const int64_t head = whole_vectors(op.head_dim), rows = items->rows * (op.heads / op.kv_heads), floats = floats_of_sums(1, rows, head);
+  for (int64_t h = 0; h < items->kv_heads; ++h) {
+    const auto sums_of = [&](const AttentionItem& item, int64_t p) {
+      return sums_in(op.partials + item.partial + (p * item.kv_heads + h) * floats, rows, head);
+    };
+    const Sums total = sums_of(*items, 0);
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t p = i == 0; p < items[i].partitions; ++p) add_partition(total, sums_of(items[i], p), rows, head);
+    write_output(op, *items, items->first_kv_head + h, total, head);
   }
 }

@@ -31,26 +31,6 @@ inline int64_t mla_scratch(const Mla& op, int64_t rows) {
   return lay_out(rows, whole_vectors(op.rank), whole_vectors(op.rope), nullptr, &unused);
 }
 
-inline void transpose(Floats (&row)[kLanes]) {
-  Ints low, high;
-  for (int i = 0; i < kLanes; ++i) {
-    low[i] = i / 2 + (i % 2) * kLanes;
-    high[i] = low[i] + kLanes / 2;
-  }
-  // log2(kLanes) perfect shuffles of the rows are a transposition.
-#pragma GCC unroll 4
-  for (int step = 1; step < kLanes; step *= 2) {
-    Floats next[kLanes];
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(row[i], row[i + kLanes / 2], low);
-      next[2 * i + 1] = __builtin_shuffle(row[i], row[i + kLanes / 2], high);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) row[i] = next[i];
-  }
-}
-
 // kLanes rows of `width` floats, `width` apart, become columns of [width, kKeysPerChunk].
 inline void transpose_keys(const float* rows, int64_t width, float* columns) {
   for (int64_t d = 0; d < width; d += kLanes) {

@@ -78,8 +78,9 @@ static int cache_op(void** params, int64_t** shapes, const char** dtypes, bool l
   op.slot_mapping = in<int32_t>(params, 4);
   op.key_width = shapes[0][1], op.value_width = shapes[1][1];
   op.slots = shapes[2][0] * shapes[2][1];
-  const int64_t dearness = latent ? 1 : 8;  // of a float of a key, which goes to a line of its own, unlike a latent's
-  for_rows(count_of(params, 5, shapes[0][0]), dearness * (op.key_width + op.value_width), [&](int64_t begin, int64_t end) { kernels().cache_write(op, begin, end); });
+  // Long ranges, as rows whose slots lie side by side are written together.
+  const int64_t rows = count_of(params, 5, shapes[0][0]), items = rows < 4 * kSlotsTogether ? (rows + 1) / 2 : 2 * team_size();
+  team_run(items, [&](int64_t i) { kernels().cache_write(op, tile_begin(rows, items, i), tile_begin(rows, items, i + 1)); });
   *out<float>(params, 6) = 0.0f;
   return 0;
 }
@@ -106,11 +107,13 @@ OP(paged_attention, 9, 0, params_at(9)) {
   op.blocks_per_seq = shapes[3][1];
   const int64_t seqs = count_of(params, 8, shapes[3][0]), tokens = shapes[0][0], group = op.heads / op.kv_heads;
   const int64_t tile = std::max<int64_t>(1, 48 / group);  // query positions per item
-  // Where a sequence has few rows, one item may have several KV heads, whose keys are one piece of memory, if that leaves enough items to share.
+  // Where a sequence has few rows, one item may have several KV heads, whose keys are one piece of memory, and several partitions, if that leaves
+  // enough items to share.
   constexpr int64_t kFewRows = 16, kFewDimensions = 512;
   const int64_t few = kFewRows / group;
   int64_t pieces = 0;
   for (int64_t s = 0; s < seqs; ++s) pieces += (op.context_lens[s] + kKeysPerPartition - 1) / kKeysPerPartition;
+  const int64_t at_once = std::max<int64_t>(1, pieces / (16 * team_size()));
   const int64_t together = pieces < 4 * team_size() ? 1 : std::clamp<int64_t>(kFewDimensions / op.head_dim, 1, op.kv_heads);
 
   // Pass 0 counts, pass 1 writes: a sequence that decodes is split over its partitions, prompts are cut into tiles.
@@ -130,17 +133,19 @@ OP(paged_attention, 9, 0, params_at(9)) {
         const int64_t past = context - new_tokens + first, end = past + rows;  // positions of its rows
         const int64_t begin_partition = op.window ? std::max<int64_t>(0, past - op.window + 1) / kKeysPerPartition : 0;
         const int64_t partitions = (end + kKeysPerPartition - 1) / kKeysPerPartition - begin_partition;
-        const bool is_split = tiles == 1 && partitions > 1;
+        const bool is_split = tiles == 1 && partitions > at_once;
         const int64_t heads_of_item = tiles == 1 && rows <= few ? together : 1;
         for (int64_t h = 0; h < op.kv_heads; h += heads_of_item) {
           const int64_t kv_heads = std::min(heads_of_item, op.kv_heads - h);
           if (is_split && pass) splits[split] = item;
           split += is_split;
-          for (int64_t p = 0; p < (is_split ? partitions : 1); ++p, ++item) {
+          for (int64_t p = 0; p < partitions; ++item) {
+            const int64_t count = is_split ? std::min(at_once, partitions - p) : partitions;
             if (pass)
               items[item] = {static_cast<int32_t>(s), static_cast<int32_t>(h), static_cast<int32_t>(kv_heads), static_cast<int32_t>(first), static_cast<int32_t>(rows),
-                             static_cast<int32_t>(begin_partition + p), static_cast<int32_t>(is_split ? 1 : partitions), is_split ? partial : -1};
-            if (is_split) partial += floats_of_sums(kv_heads, rows * group, whole_vectors(op.head_dim));
+                             static_cast<int32_t>(begin_partition + p), static_cast<int32_t>(count), is_split ? partial : -1};
+            if (is_split) partial += count * floats_of_sums(kv_heads, rows * group, whole_vectors(op.head_dim));
+            p += count;
           }
         }
       }

@@ -115,13 +115,19 @@ inline void rope(const Rope& op, int64_t begin, int64_t end) {
   }
 }
 
+// The keys (or values) of one KV head in the block of a slot.
+template <class T>
+inline typename T::Storage* head_of_slot(const CacheWrite& op, void* cache, int64_t slot, int64_t kv_head, int64_t dim) {
+  return static_cast<typename T::Storage*>(cache) + (slot / op.block_size * op.kv_heads + kv_head) * op.block_size * dim;
+}
+
 // A token's keys or values of all heads, to where place_of_key or place_in_pairs says.
 template <class T, bool kKeys>
-inline void write_heads(const CacheWrite& op, int64_t slot, const float* from, int64_t dim, typename T::Storage* cache) {
+inline void write_heads(const CacheWrite& op, int64_t slot, const float* from, int64_t dim, void* cache) {
   constexpr int64_t kPiece = 64;
   const int64_t size = op.block_size, in_block = slot % size;
   for (int64_t h = 0; h < op.kv_heads; ++h) {
-    typename T::Storage* to = cache + (slot / size * op.kv_heads + h) * size * dim;
+    typename T::Storage* to = head_of_slot<T>(op, cache, slot, h, dim);
     for (int64_t first = 0; first < dim; first += kPiece) {
       typename T::Storage narrowed[kPiece];
       const int64_t count = least(kPiece, dim - first);
@@ -132,19 +138,89 @@ inline void write_heads(const CacheWrite& op, int64_t slot, const float* from, i
   }
 }
 
+// Those of kSlotsTogether tokens whose slots lie side by side, in words of kTogether<T> values. dim is a multiple of that.
+template <class T, bool kKeys>
+inline void write_slots_together(const CacheWrite& op, int64_t slot, const float* from, int64_t width, void* cache) {
+  typedef typename T::Storage Storage;
+  constexpr int64_t kPiece = 64, kTogether_ = kTogether<T>;
+  const int64_t dim = width / op.kv_heads;
+  for (int64_t h = 0; h < op.kv_heads; ++h) {
+    uint32_t* const to = reinterpret_cast<uint32_t*>(head_of_slot<T>(op, cache, slot, h, dim) + slot % op.block_size * dim);
+    for (int64_t first = 0; first < dim; first += kPiece) {
+      Storage narrowed[kSlotsTogether][kPiece];
+      const int64_t count = least(kPiece, dim - first);
+      for (int64_t i = 0; i < kSlotsTogether; ++i) narrow_row<T>(from + i * width + h * dim + first, count, narrowed[i]);
+      if constexpr (kKeys) {  // a word of some dimensions, of each slot
+        uint32_t* const columns = to + first / kTogether_ * kSlotsTogether;
+        for (int64_t i = 0; i < kSlotsTogether; i += kLanes) {
+          int64_t word = 0;
+          for (; word + kLanes <= count / kTogether_; word += kLanes) {
+            Floats block[kLanes];
+            for (int64_t j = 0; j < kLanes; ++j) block[j] = load<Floats>(narrowed[i + j] + word * kTogether_);
+            transpose(block);
+            for (int64_t j = 0; j < kLanes; ++j) store(columns + (word + j) * kSlotsTogether + i, block[j]);
+          }
+          for (; word < count / kTogether_; ++word)
+            for (int64_t j = i; j < i + kLanes; ++j) memcpy(columns + word * kSlotsTogether + j, narrowed[j] + word * kTogether_, 4);
+        }
+      } else {  // a word of some slots, of each dimension
+        for (int64_t i = 0; i < kSlotsTogether; i += kTogether_)
+          for (int64_t d = 0; d < count; ++d) {
+            Storage word[kTogether_];
+            for (int64_t j = 0; j < kTogether_; ++j) word[j] = narrowed[i + j][d];
+            memcpy(to + i / kTogether_ * dim + first + d, word, 4);
+          }
+      }
+    }
+  }
+}
+
+// Lines that a token's keys and values are written to, a few bytes each of most. A call of what does nothing but this may be left out by the compiler.
+template <class T>
+inline __attribute__((always_inline)) void ask_for_slot(const CacheWrite& op, int64_t slot) {
+  const int64_t dim = op.key_width / op.kv_heads, value_dim = op.value_width / op.kv_heads, in_block = slot % op.block_size;
+  for (int64_t h = 0; h < op.kv_heads; ++h) {
+    const auto* keys = head_of_slot<T>(op, op.key_cache, slot, h, dim) + in_block / kSlotsTogether * kSlotsTogether * dim;
+    for (int64_t i = 0; i < kSlotsTogether * dim; i += 64 / T::kBytes) __builtin_prefetch(keys + i, 0, 2);
+    const auto* values = head_of_slot<T>(op, op.value_cache, slot, h, value_dim) + in_block / kTogether<T> * kTogether<T> * value_dim;
+    for (int64_t i = 0; i < kTogether<T> * value_dim; i += 64 / T::kBytes) __builtin_prefetch(values + i, 0, 2);
+  }
+}
+
 template <class T>
 inline void cache_write_of(const CacheWrite& op, int64_t begin, int64_t end) {
   typedef typename T::Storage Storage;
-  for (int64_t row = begin; row < end; ++row) {
+  constexpr int64_t kRowsAhead = 8;
+  const int64_t dim = op.key_width / op.kv_heads, value_dim = op.value_width / op.kv_heads;
+  const bool whole = !op.latent && op.block_size % kSlotsTogether == 0 && dim % kTogether<T> == 0;
+  const auto is_slot = [&](int64_t row) { return op.slot_mapping[row] >= 0 && op.slot_mapping[row] < op.slots; };
+  const auto side_by_side = [&](int64_t row) {
+    const int32_t* slots = op.slot_mapping + row;
+    if (!whole || row + kSlotsTogether > end || slots[0] % kSlotsTogether || slots[0] < 0 || slots[0] + kSlotsTogether > op.slots) return false;
+    for (int32_t i = 1; i < kSlotsTogether; ++i)
+      if (slots[i] != slots[0] + i) return false;
+    return true;
+  };
+  int64_t asked = begin;
+  for (int64_t row = begin; row < end;) {
+    const float *key = op.key + row * op.key_width, *value = op.value + row * op.value_width;
     const int64_t slot = op.slot_mapping[row];
-    if (slot < 0 || slot >= op.slots) continue;
-    if (!op.latent) {
-      write_heads<T, true>(op, slot, op.key + row * op.key_width, op.key_width / op.kv_heads, static_cast<Storage*>(op.key_cache));
-      write_heads<T, false>(op, slot, op.value + row * op.value_width, op.value_width / op.kv_heads, static_cast<Storage*>(op.value_cache));
+    if (side_by_side(row)) {
+      write_slots_together<T, true>(op, slot, key, op.key_width, op.key_cache);
+      write_slots_together<T, false>(op, slot, value, op.value_width, op.value_cache);
+      asked = most(asked, row += kSlotsTogether);
       continue;
     }
-    narrow_row<T>(op.key + row * op.key_width, op.key_width, static_cast<Storage*>(op.key_cache) + slot * op.key_width);
-    narrow_row<T>(op.value + row * op.value_width, op.value_width, static_cast<Storage*>(op.value_cache) + slot * op.value_width);
+    for (; asked < least(row + kRowsAhead, end); ++asked)
+      if (whole && is_slot(asked)) ask_for_slot<T>(op, op.slot_mapping[asked]);
+    if (!is_slot(row++)) continue;
+    if (op.latent) {
+      narrow_row<T>(key, op.key_width, static_cast<Storage*>(op.key_cache) + slot * op.key_width);
+      narrow_row<T>(value, op.value_width, static_cast<Storage*>(op.value_cache) + slot * op.value_width);
+    } else {
+      write_heads<T, true>(op, slot, key, dim, op.key_cache);
+      write_heads<T, false>(op, slot, value, value_dim, op.value_cache);
+    }
   }
 }
 
