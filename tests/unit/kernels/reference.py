@@ -144,7 +144,8 @@ def attention(
     2^-8 of itself at most.
     """
     if rounds:
-        query, scale = to_double(to_bfloat16(np.float32(query) * (np.float32(scale) * np.float32(np.log2(np.e))))), np.log(2)
+        binary_scale = np.float32(scale) * np.float32(np.log2(np.e))
+        query, scale = to_double(to_bfloat16(np.float32(query) * binary_scale)), np.log(2)
     block_size, kv_heads, dim = key_cache.shape[1:]
     value_dim = value_cache.shape[3]
     group = query.shape[1] // (kv_heads * dim)
