@@ -27,7 +27,7 @@ struct AttentionScratch {
   float *query;   // [kv_heads, rows, head], scaled
   float *keys;    // [kPartsAtOnce, kKeysPerChunk / kSlotsTogether, head, kSlotsTogether], of chunks that cannot be read where they lie
   float *values;  // [kPartsAtOnce, kKeysPerChunk, head], of such chunks, or a last pair with one key
-  float *scores;  // [2, rows, kKeysPerChunk]
+  float *scores;  // [2 or kv_heads, rows, kKeysPerChunk]
   float *sums;    // of this partition
   float *totals;  // of those before it
 };
@@ -35,7 +35,7 @@ struct AttentionScratch {
 inline int64_t lay_out(int64_t kv_heads, int64_t rows, int64_t head, void* memory, AttentionScratch* s) {
   float* next = static_cast<float*>(memory);
   const int64_t copies = kPartsAtOnce * kKeysPerChunk * head, sums = floats_of_sums(kv_heads, rows, head);
-  const int64_t sizes[] = {kv_heads * rows_of_head(rows) * head, copies, copies, 2 * rows_of_head(rows) * kKeysPerChunk, sums, sums};
+  const int64_t sizes[] = {kv_heads * rows_of_head(rows) * head, copies, copies, most(2, kv_heads) * rows_of_head(rows) * kKeysPerChunk, sums, sums};
   float** places[] = {&s->query, &s->keys, &s->values, &s->scores, &s->sums, &s->totals};
   int64_t used = 0;
   for (int i = 0; i < 6; ++i) {
@@ -90,34 +90,89 @@ struct Chunk {
   float *key_copies, *value_copies; // room for a chunk that cannot be read where it lies, or a last pair
 };
 
-// Memory that is asked for some lines at a time, beside what is computed meanwhile: all at once it would keep other loads waiting.
-struct Asker {
-  struct Piece {
-    const char *at, *end;
-  } pieces[kChunkVectors + kMaxRuns];
-  int count = 0, now = 0;
-  int64_t lines = 0, share = 0;  // of a product
+// The element of the cache with which the values (or keys) of one KV head in one block begin, and the slot in it.
+struct Place {
+  int64_t region, slot;
+};
+inline Place place_of(const Attention& op, int64_t seq, int64_t kv_head, int64_t position) {
+  const uint32_t at = static_cast<uint32_t>(position), size = static_cast<uint32_t>(op.block_size);
+  const int64_t block = op.block_tables[seq * op.blocks_per_seq + at / size];
+  return {(block * op.kv_heads + kv_head) * op.block_size * op.head_dim, at % size};
+}
 
-  void add(const char* at, int64_t bytes) {
-    pieces[count++] = {at, at + bytes};
-    lines += (bytes + 63) / 64;
-  }
-  void add_keys(const Chunk& chunk, int64_t steps) {
-    for (int v = 0; v < kChunkVectors; v += kVectorsPerLine) add(chunk.keys[v], steps * chunk.stride);
-  }
-  void add_values(const Chunk& chunk, int64_t head) {
-    for (int run = 0; run < chunk.num_runs; ++run) add(chunk.runs[run].values, chunk.runs[run].steps * head * 4);
-  }
-  void ask(int64_t some) {
-    for (; some > 0 && now < count; ++now) {
-      Piece& piece = pieces[now];
-      for (; some > 0 && piece.at < piece.end; piece.at += 64, --some) __builtin_prefetch(piece.at, 0, 2);  // the first-level cache is full
-      if (piece.at < piece.end) return;
-    }
-  }
+// Of an item's query rows; a row sees keys up to its own.
+inline int64_t first_position(const Attention& op, const AttentionItem& item) { return op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row; }
+
+// Keys that rows of an item may see in its partitions, from the beginning of a chunk.
+struct Span {
+  int64_t start, end;
 };
 
+inline Span span_of(const Attention& op, const AttentionItem& item) {
+  const int64_t first = first_position(op, item), last = first + item.rows - 1;
+  const int64_t seen = op.window ? most(0, first - op.window + 1) / kKeysPerChunk * kKeysPerChunk : 0;  // before it everything is behind every row's window
+  return {most(item.first_partition * kKeysPerPartition, seen), least((item.first_partition + item.partitions) * kKeysPerPartition, last + 1)};
+}
+
 #if defined(__AMX_BF16__)
+// Asks for memory some lines at a time beside what is computed, as all at once would keep other loads waiting, and in the order in which it lies: of each
+// chunk the keys of an item's heads, then the values, chunk after chunk and item after item.
+class Asker {
+ public:
+  Asker(const Attention& op, const AttentionItem& item, int64_t bytes) : op_(op), item_(&item), span_(span_of(op, item)), bytes_(bytes) {}
+
+  void skip(int64_t lines) {
+    while (lines > 0) {
+      if (at_ >= end_ && !next_piece()) return;
+      const int64_t some = least(lines, (end_ - at_ + 63) / 64);
+      at_ += some * 64, lines -= some;
+    }
+  }
+
+  void ask(int64_t lines) {
+    while (lines > 0) {
+      if (at_ >= end_ && !next_piece()) return;
+      for (; lines > 0 && at_ < end_; at_ += 64, --lines) __builtin_prefetch(at_, 0, 2);  // the first-level cache is full
+    }
+  }
+
+ private:
+  // Keys or values of a chunk. None after the last item's.
+  bool next_leg() {
+    if (values_) {
+      Span left = {begun_ ? span_.start + kKeysPerChunk : span_.start, span_.end};
+      while (left.start >= left.end) {
+        if (item_ + 1 >= op_.items + op_.num_items) return false;
+        left = span_of(op_, *++item_);
+      }
+      span_ = left, begun_ = true;
+    }
+    values_ = !values_;
+    position_ = span_.start, last_ = least(span_.start + kKeysPerChunk, span_.end), head_ = 0;
+    return true;
+  }
+
+  // What lies one behind the other: of all heads of a whole block, else of one head.
+  bool next_piece() {
+    if (position_ >= last_ && !next_leg()) return false;
+    const auto [region, slot] = place_of(op_, item_->seq, item_->first_kv_head + head_, position_);
+    const int64_t slots = least(op_.block_size - slot, last_ - position_), heads = slots == op_.block_size ? item_->kv_heads : 1;
+    at_ = static_cast<const char*>(values_ ? op_.value_cache : op_.key_cache) + (region + slot * op_.head_dim) * bytes_;
+    end_ = at_ + (heads > 1 ? heads * op_.block_size : whole_vectors(slots)) * op_.head_dim * bytes_;
+    head_ += heads;
+    if (head_ == item_->kv_heads) head_ = 0, position_ += slots;
+    return true;
+  }
+
+  const Attention& op_;
+  const AttentionItem* item_;
+  Span span_;  // from the chunk of this leg on
+  int64_t bytes_;
+  bool begun_ = false, values_ = true;
+  int64_t position_ = 0, last_ = 0, head_ = 0;  // of the next piece
+  const char *at_ = nullptr, *end_ = nullptr;
+};
+
 #include "attention_amx.h"
 #endif
 
@@ -183,16 +238,6 @@ inline void weigh(int64_t rows, const float* weights, const Chunk& chunk, const 
 
 inline void scale_row(const float* from, int64_t count, float scale, float* to, int64_t padded) {
   for (int64_t d = 0; d < padded; ++d) to[d] = d < count ? from[d] * scale : 0.0f;
-}
-
-// The element of the cache with which the values (or keys) of one KV head in one block begin, and the slot in it.
-struct Place {
-  int64_t region, slot;
-};
-inline Place place_of(const Attention& op, int64_t seq, int64_t kv_head, int64_t position) {
-  const uint32_t at = static_cast<uint32_t>(position), size = static_cast<uint32_t>(op.block_size);
-  const int64_t block = op.block_tables[seq * op.blocks_per_seq + at / size];
-  return {(block * op.kv_heads + kv_head) * op.block_size * op.head_dim, at % size};
 }
 
 // Blocks of whole vectors are read where they lie.
@@ -373,20 +418,6 @@ inline void write_output(const Attention& op, const AttentionItem& item, int64_t
   });
 }
 
-// Of an item's query rows; a row sees keys up to its own.
-inline int64_t first_position(const Attention& op, const AttentionItem& item) { return op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row; }
-
-// Keys that rows of an item may see in its partitions, from the beginning of a chunk.
-struct Span {
-  int64_t start, end;
-};
-
-inline Span span_of(const Attention& op, const AttentionItem& item) {
-  const int64_t first = first_position(op, item), last = first + item.rows - 1;
-  const int64_t seen = op.window ? most(0, first - op.window + 1) / kKeysPerChunk * kKeysPerChunk : 0;  // before it everything is behind every row's window
-  return {most(item.first_partition * kKeysPerPartition, seen), least((item.first_partition + item.partitions) * kKeysPerPartition, last + 1)};
-}
-
 // The first part of what this thread is likely to do after an item, so far as it can be asked for.
 template <class T>
 inline bool find_following(const Attention& op, const AttentionItem& item, Chunk* chunk) {
@@ -398,12 +429,11 @@ inline bool find_following(const Attention& op, const AttentionItem& item, Chunk
   return true;
 }
 
-// Scores of query rows with the chunk's keys; those of `next` are asked for meanwhile, or what the asker knows of.
+// Scores of query rows with the chunk's keys; those of `next` are asked for meanwhile.
 template <class T>
-inline void score_all(int64_t rows, const float* query, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps, [[maybe_unused]] Asker& asker,
-                      float* scores) {
+inline void score_all(int64_t rows, const float* query, int64_t width, const Chunk& chunk, const Chunk* next, int64_t steps, float* scores) {
 #if defined(__AMX_BF16__)
-  if constexpr (kTiles<T>) return score_tile(reinterpret_cast<const char*>(query), width * 4, chunk, asker, scores);
+  if constexpr (kTiles<T>) return score_tile(reinterpret_cast<const char*>(query), width * 4, chunk, [] {}, scores);
 #endif
   for (int64_t r = 0; r < rows; r += kRowsAtOnce)
     score<T>(least(kRowsAtOnce, rows - r), query + r * width, width, chunk, r ? nullptr : next, steps, scores + r * kKeysPerChunk);
@@ -411,32 +441,116 @@ inline void score_all(int64_t rows, const float* query, int64_t width, const Chu
 
 // Add the chunk's values, weighted, to the rows' sums; likewise.
 template <class T>
-inline void weigh_all(int64_t rows, const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, [[maybe_unused]] Asker& asker, float* sums) {
+inline void weigh_all(int64_t rows, const float* weights, const Chunk& chunk, const Chunk* next, int64_t head, float* sums) {
 #if defined(__AMX_BF16__)
-  if constexpr (kTiles<T>) return weigh_tiles(weights, chunk, asker, head, sums);
+  if constexpr (kTiles<T>) return weigh_tiles(weights, chunk, [] {}, head, sums);
 #endif
   for (int64_t r = 0; r < rows; r += kRowsAtOnce)
     weigh<T>(least(kRowsAtOnce, rows - r), weights + r * kKeysPerChunk, chunk, r ? nullptr : next, head, sums + r * head);
 }
 
+// The sums of an item, partition by partition: each of a split item by itself, else the first in the totals, to which later ones are added.
+class PartitionSums {
+ public:
+  PartitionSums(const Attention& op, const AttentionItem& item, const AttentionScratch& s, int64_t rows, int64_t head)
+      : op_(op), item_(item), rows_(rows), head_(head), floats_(floats_of_sums(1, rows, head)), own_(s.sums) {
+    sums_ = totals_ = item.partial < 0 ? s.totals : op.partials + item.partial;
+    begin();
+  }
+
+  // Of the item's h-th KV head, in this partition.
+  Sums of(int64_t h) const { return sums_in(sums_ + h * floats_, rows_, head_); }
+
+  // Chunks come in order: this one may begin a partition.
+  void come_to(int64_t chunk_begin) {
+    if (chunk_begin % kKeysPerPartition) return;
+    end();
+    begin();
+  }
+
+  void write() {
+    end();
+    if (item_.partial < 0)
+      for (int64_t h = 0; h < item_.kv_heads; ++h) write_output(op_, item_, item_.first_kv_head + h, sums_in(totals_ + h * floats_, rows_, head_), head_);
+  }
+
+ private:
+  void begin() {
+    for (int64_t h = 0; h < item_.kv_heads; ++h) reset(of(h), rows_, head_);
+  }
+
+  void end() {
+    if (item_.partial >= 0) {
+      sums_ += item_.kv_heads * floats_;
+      return;
+    }
+    if (sums_ != totals_)
+      for (int64_t h = 0; h < item_.kv_heads; ++h) add_partition(sums_in(totals_ + h * floats_, rows_, head_), of(h), rows_, head_);
+    sums_ = own_;
+  }
+
+  const Attention& op_;
+  const AttentionItem& item_;
+  int64_t rows_, head_, floats_;
+  float *own_, *totals_, *sums_;
+};
+
+// Of an item's keys, those from `begin` on that its rows see.
+struct SeenBy {
+  int64_t first, window, group, begin;
+
+  SeenBy(const Attention& op, const AttentionItem& item, int64_t chunk_begin)
+      : first(first_position(op, item)), window(op.window ? op.window : first + item.rows), group(op.heads / op.kv_heads), begin(chunk_begin) {}
+
+  Seen operator()(int64_t row) const {
+    const int64_t position = first + static_cast<uint32_t>(row) / static_cast<uint32_t>(group);
+    return {position - window + 1 - begin, position + 1 - begin};
+  }
+};
+
+#if defined(__AMX_BF16__)
+// Few rows wait for memory. It is read in the order in which it lies, of each chunk the keys of all heads before the values, and asked for a little ahead,
+// on into the item that the thread is likely to do next.
 template <class T>
-inline void attention_of(const Attention& op, const AttentionItem& item, void* memory) {
-  const int64_t head = whole_vectors(op.head_dim), group = op.heads / op.kv_heads, rows = item.rows * group, apart = rows_of_head(rows);
-  const int64_t steps = steps_of<T>(op.head_dim), width = kTiles<T> ? head / 2 : steps * kFactors<T>;
-  const bool direct = op.block_size % kSlotsTogether == 0 && op.head_dim == head;
-  const bool asks = direct && (!kTiles<T> || rows <= kTileRows);  // many rows, in tiles, take so long that memory need not be asked ahead
+inline void attend_in_order(const Attention& op, const AttentionItem& item, const AttentionScratch& s, int64_t rows, int64_t head, PartitionSums& sums) {
+  constexpr int64_t kLinesAhead = 192;
+  static thread_local const AttentionItem* asked = nullptr;  // the item whose first lines the one before it has asked for; a mistake only costs time
+  Asker asker(op, item, T::kBytes);
+  if (asked == &item) asker.skip(kLinesAhead);
+  else asker.ask(kLinesAhead);
+  asked = &item + 1;
+  const int64_t apart = rows * kKeysPerChunk, row_bytes = head * T::kBytes;
+  Chunk chunks[kFewDimensions / 16];
+  const Span span = span_of(op, item);
+  for (int64_t begin = span.start; begin < span.end; begin += kKeysPerChunk) {
+    if (begin != span.start) sums.come_to(begin);
+    // As many lines as a head's keys and values have, a third of them beside the softmax.
+    const int64_t count = least(kKeysPerChunk, span.end - begin), lines = 2 * whole_vectors(count) * row_bytes / 64, of_row = lines / (3 * rows);
+    const int64_t products = 2 * kKeysPerChunk * head / 512;  // of 16 keys with 32 dimensions, and the other way round
+    const int64_t of_product = (lines - of_row * rows + products - 1) / products;
+    const auto ask = [&] { asker.ask(of_product); };
+    for (int64_t h = 0; h < item.kv_heads; ++h) {
+      chunks[h].value_copies = s.values;
+      find_chunk<T>(op, item.seq, item.first_kv_head + h, begin, count, &chunks[h]);
+      score_tile(reinterpret_cast<const char*>(s.query) + h * rows * row_bytes, row_bytes, chunks[h], ask, s.scores + h * apart);
+    }
+    for (int64_t h = 0; h < item.kv_heads; ++h) {
+      if (chunks[h].rest) complete_last_run(op, chunks[h]);
+      soften<T>(rows, s.scores + h * apart, SeenBy(op, item, begin), [&] { asker.ask(of_row); }, sums.of(h), head);
+      weigh_tiles(s.scores + h * apart, chunks[h], ask, head, sums.of(h).numerators);
+    }
+  }
+}
+#endif
+
+// Many rows in tiles take so long that memory need not be asked ahead.
+template <class T>
+inline void attend(const Attention& op, const AttentionItem& item, const AttentionScratch& s, int64_t rows, int64_t head, bool direct, PartitionSums& sums) {
+  const int64_t steps = steps_of<T>(op.head_dim), width = kTiles<T> ? head / 2 : steps * kFactors<T>, apart = rows_of_head(rows);
   const int64_t some = kTiles<T> ? kTileRows : rows;
-  AttentionScratch s;
-  lay_out(item.kv_heads, rows, head, memory, &s);
+  const bool asks = direct && !kTiles<T>;
   Chunk found[kPartsAtOnce];
   for (int i = 0; i < kPartsAtOnce; ++i) found[i].key_copies = s.keys + i * head * kKeysPerChunk, found[i].value_copies = s.values + i * kKeysPerChunk * head;
-  for (int64_t h = 0; h < item.kv_heads; ++h)
-    for_query_rows(op, item, item.first_kv_head + h, [&](int64_t row, int64_t query_head, int64_t place) {
-      take_query<T>(op.query + (row * op.heads + query_head) * op.head_dim, op, s.query + (h * apart + place) * width);
-    });
-#if defined(__AMX_BF16__)
-  if constexpr (kTiles<T>) configure_attention(rows);
-#endif
   const Span span = span_of(op, item);
   const int64_t parts = most(0, span.end - span.start + kKeysPerChunk - 1) / kKeysPerChunk * item.kv_heads;
   const auto begin_of = [&](int64_t part) { return span.start + part / item.kv_heads * kKeysPerChunk; };
@@ -450,78 +564,63 @@ inline void attention_of(const Attention& op, const AttentionItem& item, void* m
       follows = asks && find_following<T>(op, item, chunk);
     }
   };
-  const auto to_ask = [&](int64_t part) { return asks && (part < parts || (part == parts && follows)) ? &found[part % kPartsAtOnce] : nullptr; };
-  // While a part's scores are computed, and what is left of the turn: its values and the keys behind it, in tiles a third of them beside the softmax.
-  Asker asker;
-  int64_t share_of_row = 0;
-  const auto plan = [&](int64_t part) {
-    if constexpr (kTiles<T>) {
-      asker.count = asker.now = 0, asker.lines = 0;
-      if (const Chunk* keys = to_ask(part + 1)) asker.add_keys(*keys, steps);
-      if (const Chunk* values = to_ask(part)) asker.add_values(*values, head);
-      const int64_t products = 2 * kKeysPerChunk * head / 512;  // of 16 keys with 32 dimensions, and the other way round
-      share_of_row = asker.lines / (3 * rows);
-      asker.share = (asker.lines - share_of_row * rows + products - 1) / products;
-    }
-  };
+  const auto behind = [&](int64_t part) { return asks && (part + 1 < parts || (part + 1 == parts && follows)) ? &found[(part + 1) % kPartsAtOnce] : nullptr; };
   float *scores = s.scores, *others = s.scores + apart * kKeysPerChunk;
   const auto score_some = [&](int64_t part, int64_t r) {
     const float* const query = s.query + (part % item.kv_heads * apart + r) * width;
-    score_all<T>(least(some, rows - r), query, width, found[part % kPartsAtOnce], r ? nullptr : to_ask(part + 1), steps, asker, scores);
+    score_all<T>(least(some, rows - r), query, width, found[part % kPartsAtOnce], r ? nullptr : behind(part), steps, scores);
   };
-  // Where a partition is added up: each of a split item by itself, else the first in the totals, to which later ones are added.
-  const int64_t floats = floats_of_sums(1, rows, head);
-  const bool split = item.partial >= 0;
-  float *const totals = split ? op.partials + item.partial : s.totals, *sums = totals;
-  const auto sums_of = [&](float* memory, int64_t h) { return sums_in(memory + h * floats, rows, head); };
-  const auto begin_partition = [&] {
-    for (int64_t h = 0; h < item.kv_heads; ++h) reset(sums_of(sums, h), rows, head);
-  };
-  const auto end_partition = [&] {
-    if (!split && sums != totals)
-      for (int64_t h = 0; h < item.kv_heads; ++h) add_partition(sums_of(totals, h), sums_of(sums, h), rows, head);
-    sums = split ? sums + item.kv_heads * floats : s.sums;
-  };
-  const int64_t first = first_position(op, item), window = op.window ? op.window : first + item.rows;
-  begin_partition();
   if (parts) {
     find(0);
     find(1);
-    plan(0);
     score_some(0, 0);
   }
   // Scores are computed a turn before they are softened: neither waits for the other.
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t begin = begin_of(part);
-    if (part && part % item.kv_heads == 0 && begin % kKeysPerPartition == 0) end_partition(), begin_partition();
+    if (part && part % item.kv_heads == 0) sums.come_to(begin);
     Chunk& chunk = found[part % kPartsAtOnce];
     find(part + 2);
-    plan(part + 1);
 #if defined(__AMX_BF16__)
     if constexpr (kTiles<T>)
       if (chunk.rest) complete_last_run(op, chunk);
 #endif
+    const SeenBy seen_by(op, item, begin);
     for (int64_t r = 0; r < rows; r += some) {
       float* const weights = scores;
       scores = others, others = weights;
       if (r + some < rows) score_some(part, r + some);
       else if (part + 1 < parts) score_some(part + 1, 0);
       const int64_t count = least(some, rows - r);
-      const Sums row_sums = sums_of(sums, part % item.kv_heads).of(r, head);
-      const auto seen_of = [&](int64_t i) {
-        const int64_t position = first + static_cast<uint32_t>(r + i) / static_cast<uint32_t>(group);
-        return Seen{position - window + 1 - begin, position + 1 - begin};
-      };
-      soften<T>(count, weights, seen_of, [&] { asker.ask(share_of_row); }, row_sums, head);
-      weigh_all<T>(count, weights, chunk, r ? nullptr : to_ask(part + 1), head, asker, row_sums.numerators);
+      const Sums row_sums = sums.of(part % item.kv_heads).of(r, head);
+      soften<T>(count, weights, [&](int64_t i) { return seen_by(r + i); }, [] {}, row_sums, head);
+      weigh_all<T>(count, weights, chunk, r ? nullptr : behind(part), head, row_sums.numerators);
     }
   }
-  end_partition();
+}
+
+template <class T>
+inline void attention_of(const Attention& op, const AttentionItem& item, void* memory) {
+  const int64_t head = whole_vectors(op.head_dim), rows = item.rows * (op.heads / op.kv_heads);
+  const int64_t width = kTiles<T> ? head / 2 : steps_of<T>(op.head_dim) * kFactors<T>;
+  const bool direct = op.block_size % kSlotsTogether == 0 && op.head_dim == head;
+  AttentionScratch s;
+  lay_out(item.kv_heads, rows, head, memory, &s);
+  for (int64_t h = 0; h < item.kv_heads; ++h)
+    for_query_rows(op, item, item.first_kv_head + h, [&](int64_t row, int64_t query_head, int64_t place) {
+      take_query<T>(op.query + (row * op.heads + query_head) * op.head_dim, op, s.query + (h * rows_of_head(rows) + place) * width);
+    });
+  PartitionSums sums(op, item, s, rows, head);
 #if defined(__AMX_BF16__)
-  if constexpr (kTiles<T>) tile_release();
+  if constexpr (kTiles<T>) {
+    configure_attention(rows);
+    direct && rows <= kTileRows ? attend_in_order<T>(op, item, s, rows, head, sums) : attend<T>(op, item, s, rows, head, direct, sums);
+    tile_release();
+    return sums.write();
+  }
 #endif
-  if (!split)
-    for (int64_t h = 0; h < item.kv_heads; ++h) write_output(op, item, item.first_kv_head + h, sums_of(totals, h), head);
+  attend<T>(op, item, s, rows, head, direct, sums);
+  sums.write();
 }
 
 inline void attention(const Attention& op, const AttentionItem& item, void* scratch) {

@@ -8,19 +8,20 @@ inline void configure_attention(int64_t rows) {
   tile_configure({sums, sums, sums, sums, sums, {kTileStep / 2, kTileBytes}, half_rows, {kTileStep / 4, kTileBytes}});
 }
 
-// Sums 0 to kSums - 1 += 32 (or, with kHalf, 16) factors of each row times the pairs of values at at[sum].
-template <bool kHalf, int kSums, int kSum = 0>
-inline void add_tile_step(const char* factors, int64_t factor_bytes, const char* const (&at)[4], int64_t stride, Asker& asker) {
+// Sums 0 to kSums - 1 += 32 (or, with kHalf, 16) factors of each row times the pairs of values at at[sum]. meanwhile() is called for each.
+template <bool kHalf, int kSums, int kSum = 0, class Meanwhile>
+inline void add_tile_step(const char* factors, int64_t factor_bytes, const char* const (&at)[4], int64_t stride, Meanwhile&& meanwhile) {
   constexpr int kFactors = kHalf ? 6 : 4, kValues = kHalf ? 7 : 5;
   if constexpr (kSum == 0) tile_load<kFactors>(factors, factor_bytes);
-  asker.ask(asker.share);
+  meanwhile();
   tile_load<kValues>(at[kSum], stride);
   tile_multiply<kSum, kFactors, kValues>();
-  if constexpr (kSum + 1 < kSums) add_tile_step<kHalf, kSums, kSum + 1>(factors, factor_bytes, at, stride, asker);
+  if constexpr (kSum + 1 < kSums) add_tile_step<kHalf, kSums, kSum + 1>(factors, factor_bytes, at, stride, meanwhile);
 }
 
 // Scores of up to 16 query rows, `row_bytes` each, with the chunk's keys.
-inline void score_tile(const char* query, int64_t row_bytes, const Chunk& chunk, Asker& asker, float* scores) {
+template <class Meanwhile>
+inline void score_tile(const char* query, int64_t row_bytes, const Chunk& chunk, Meanwhile&& meanwhile, float* scores) {
   tile_zero<0>();
   tile_zero<1>();
   tile_zero<2>();
@@ -29,8 +30,8 @@ inline void score_tile(const char* query, int64_t row_bytes, const Chunk& chunk,
     const bool half = at + kTileBytes > row_bytes;
     const char* keys[4];
     for (int v = 0; v < 4; ++v) keys[v] = chunk.keys[v] + at * kSlotsTogether;
-    if (half) add_tile_step<true, 4>(query + at, row_bytes, keys, kTileBytes, asker);
-    else add_tile_step<false, 4>(query + at, row_bytes, keys, kTileBytes, asker);
+    if (half) add_tile_step<true, 4>(query + at, row_bytes, keys, kTileBytes, meanwhile);
+    else add_tile_step<false, 4>(query + at, row_bytes, keys, kTileBytes, meanwhile);
   }
   tile_store<0>(scores, kKeysPerChunk * 4);
   tile_store<1>(scores + kTileRows, kKeysPerChunk * 4);
@@ -39,8 +40,8 @@ inline void score_tile(const char* query, int64_t row_bytes, const Chunk& chunk,
 }
 
 // Add weighted values of kSums times 16 dimensions from the d-th to the sums of up to 16 rows.
-template <int kSums>
-inline void weigh_tile(const float* weights, const Chunk& chunk, Asker& asker, int64_t head, int64_t d, float* sums) {
+template <int kSums, class Meanwhile>
+inline void weigh_tile(const float* weights, const Chunk& chunk, Meanwhile&& meanwhile, int64_t head, int64_t d, float* sums) {
   float* to = sums + d;
   tile_load<0>(to, head * 4);
   if constexpr (kSums > 1) tile_load<1>(to + 16, head * 4);
@@ -52,8 +53,8 @@ inline void weigh_tile(const float* weights, const Chunk& chunk, Asker& asker, i
     for (int64_t left = chunk.runs[run].steps; left > 0;) {
       const int64_t steps = left >= kTileStep / 2 ? kTileStep / 2 : kTileStep / 4;
       const char* const at[4] = {values, values + kTileBytes, values + 2 * kTileBytes, values + 3 * kTileBytes};
-      if (steps == kTileStep / 2) add_tile_step<false, kSums>(factors, kKeysPerChunk * 4, at, head * 4, asker);
-      else add_tile_step<true, kSums>(factors, kKeysPerChunk * 4, at, head * 4, asker);
+      if (steps == kTileStep / 2) add_tile_step<false, kSums>(factors, kKeysPerChunk * 4, at, head * 4, meanwhile);
+      else add_tile_step<true, kSums>(factors, kKeysPerChunk * 4, at, head * 4, meanwhile);
       left -= steps, factors += steps * 4, values += steps * head * 4;
     }
   }
@@ -63,11 +64,11 @@ inline void weigh_tile(const float* weights, const Chunk& chunk, Asker& asker, i
   if constexpr (kSums > 3) tile_store<3>(to + 48, head * 4);
 }
 
-template <int kSums = 4>
-inline void weigh_tiles(const float* weights, const Chunk& chunk, Asker& asker, int64_t head, float* sums, int64_t d = 0) {
-  for (; d + kSums * 16 <= head; d += kSums * 16) weigh_tile<kSums>(weights, chunk, asker, head, d, sums);
+template <int kSums = 4, class Meanwhile>
+inline void weigh_tiles(const float* weights, const Chunk& chunk, Meanwhile&& meanwhile, int64_t head, float* sums, int64_t d = 0) {
+  for (; d + kSums * 16 <= head; d += kSums * 16) weigh_tile<kSums>(weights, chunk, meanwhile, head, d, sums);
   if constexpr (kSums > 1)
-    if (d < head) weigh_tiles<kSums - 1>(weights, chunk, asker, head, sums, d);
+    if (d < head) weigh_tiles<kSums - 1>(weights, chunk, meanwhile, head, sums, d);
 }
 
 // Values of a run that are read together: of one block, so that it does not depend on where blocks lie.

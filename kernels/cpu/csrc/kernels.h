@@ -44,6 +44,7 @@ constexpr int64_t kKeysPerPartition = 512;   // keys after which partial softmax
 constexpr int kMaxOutputs = 4;
 
 // What an item of attention is computed with: for each of its KV heads some rows of `head` floats, padded, with room for whole tiles if they fill one.
+constexpr int64_t kFewDimensions = 512;  // that the KV heads of an item have together, if they are several
 inline int64_t whole_vectors(int64_t count) { return (count + 15) / 16 * 16; }  // of any instruction set
 inline int64_t rows_of_head(int64_t rows) { return rows < 16 ? rows : whole_vectors(rows); }
 // Floats of their running sums: numerators, and of each row a maximum and a denominator.

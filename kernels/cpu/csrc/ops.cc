@@ -109,7 +109,7 @@ OP(paged_attention, 9, 0, params_at(9)) {
   const int64_t tile = std::max<int64_t>(1, 48 / group);  // query positions per item
   // Where a sequence has few rows, one item may have several KV heads, whose keys are one piece of memory, and several partitions, if that leaves
   // enough items to share.
-  constexpr int64_t kFewRows = 16, kFewDimensions = 512;
+  constexpr int64_t kFewRows = 16;
   const int64_t few = kFewRows / group;
   int64_t pieces = 0;
   for (int64_t s = 0; s < seqs; ++s) pieces += (op.context_lens[s] + kKeysPerPartition - 1) / kKeysPerPartition;
