@@ -112,7 +112,10 @@ OP(paged_attention, 9, 0, params_at(9)) {
   constexpr int64_t kFewRows = 16;
   const int64_t few = kFewRows / group;
   int64_t pieces = 0;
-  for (int64_t s = 0; s < seqs; ++s) pieces += (op.context_lens[s] + kKeysPerPartition - 1) / kKeysPerPartition;
+  for (int64_t s = 0; s < seqs; ++s) {
+    const int64_t context = op.context_lens[s], seen = op.window ? std::min<int64_t>(context, op.window + op.q_seq_lens[s]) : context;
+    pieces += (seen + kKeysPerPartition - 1) / kKeysPerPartition;
+  }
   const int64_t at_once = std::max<int64_t>(1, pieces / (16 * team_size()));
   const int64_t together = pieces < 4 * team_size() ? 1 : std::clamp<int64_t>(kFewDimensions / op.head_dim, 1, op.kv_heads);
 
