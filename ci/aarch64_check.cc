@@ -240,7 +240,7 @@ void check_attention(Dtype dtype, int64_t dim, int32_t window, bool rounds_rows)
   for (int s = 0; s < 3; ++s)
     for (int b = 0; b < 70; ++b) table.as<int32_t>()[s * 70 + b] = b * block_size < contexts[s] ? --next : -1;
 
-  const float scale = 0.5f, binary_scale = scale * 1.44269504088896341f;  // for powers of two
+  const float scale = 0.5f;
   Tensor context = ints(contexts), fresh = ints(news), factor = scalar(scale), width = ints({window}), count = ints({3});
   call(paged_attention, "paged_attention", query, keys, values, table, context, fresh, factor, width, count, out);
   int64_t row = 0;
@@ -257,11 +257,10 @@ void check_attention(Dtype dtype, int64_t dim, int32_t window, bool rounds_rows)
         for (int64_t p = first; p <= position; ++p) {
           double score = 0;
           for (int64_t d = 0; d < dim; ++d) {
-            const float q = query.as<float>()[(row * heads + h) * dim + d];
-            const double scaled = rounds_rows ? rounded(kBfloat16, q * binary_scale) : static_cast<double>(q) * binary_scale;
-            score += scaled * stored_value(keys, dtype, key_at(p, d));
+            const float q = query.as<float>()[(row * heads + h) * dim + d];  // scaled by a power of two, before it is rounded or after
+            score += (rounds_rows ? rounded(kBfloat16, q) : q) * stored_value(keys, dtype, key_at(p, d));
           }
-          const double weight = std::exp2(score);
+          const double weight = std::exp(score * scale);
           denominator += weight;
           for (int64_t d = 0; d < dim; ++d) sum[d] += weight * stored_value(values, dtype, value_at(p, d));
         }
@@ -286,7 +285,7 @@ void check_latent_attention(Dtype dtype) {
   int32_t next = blocks;
   for (int s = 0; s < 2; ++s)
     for (int b = 0; b < 40; ++b) table.as<int32_t>()[s * 40 + b] = b * block_size < contexts[s] ? --next : -1;
-  const float scale = 0.5f, binary_scale = scale * 1.44269504088896341f;  // for powers of two
+  const float scale = 0.5f;
   Tensor context = ints(contexts), fresh = ints(news), factor = scalar(scale), count = ints({2});
   call(mla, "mla", query, turned, latents, keys, table, context, fresh, factor, count, out);
   int64_t row = 0;

@@ -305,12 +305,11 @@ inline void copy_chunk(const Attention& op, int64_t seq, int64_t kv_head, int64_
 
 template <class T>
 inline void take_query(const float* from, const Attention& op, float* query) {
-  const float scale = op.scale * kLog2E;
   if constexpr (kDots<T>) {
     if constexpr (kTiles<T>) memset(query, 0, whole_vectors(op.head_dim) * 2);
-    round_row(from, op.head_dim, scale, query);
+    round_row(from, op.head_dim, op.scale, query);
   } else {
-    scale_row(from, op.head_dim, scale, query, steps_of<T>(op.head_dim) * kTogether<T>);
+    scale_row(from, op.head_dim, op.scale, query, steps_of<T>(op.head_dim) * kTogether<T>);
   }
 }
 
@@ -318,7 +317,7 @@ struct Seen {  // keys of a chunk that a row sees
   int64_t low, high;
 };
 
-// Turn scores, which come in units of ln 2, into weights, rounded where they are multiplied as bfloat16; rescale the rows' sums to their new maximum.
+// Turn scores into weights, rounded where they are multiplied as bfloat16; rescale the rows' sums to their new maximum, which is kept in units of ln 2.
 // seen_of(r): what row r sees, ever later keys from row to row; meanwhile() is called after each row.
 //
 // As many rows at a time as a vector has lanes, for what is but one value of a row.
@@ -348,7 +347,7 @@ inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, Meanwhile&& me
       }
     }
     float *maximum = sums.maximum + first, shrink[kLanes];
-    const Floats before = load<Floats>(maximum), now = max_of(largest_of_each(best), before), factor = two_to(before - now);
+    const Floats before = load<Floats>(maximum), now = max_of(largest_of_each(best) * kLog2E, before), factor = two_to(before - now);
     store(maximum, now);
     store(shrink, factor);
     for (int64_t r = 0; r < count; ++r) {
@@ -356,7 +355,7 @@ inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, Meanwhile&& me
       Floats sum = {};
 #pragma GCC unroll 16
       for (int i = 0; i < kKeysPerChunk; i += 2 * kLanes) {
-        const Floats weight = two_to(load<Floats>(row + i) - maximum[r]), next = two_to(load<Floats>(row + i + kLanes) - maximum[r]);
+        const Floats weight = two_to(load<Floats>(row + i) * kLog2E - maximum[r]), next = two_to(load<Floats>(row + i + kLanes) * kLog2E - maximum[r]);
         if constexpr (kDots<T>) put_two(reinterpret_cast<Rounded*>(row) + i, weight, next);
         else put_two(row + i, weight, next);
         sum += weight + next;

@@ -81,8 +81,8 @@ inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
   lay_out(rows, rank, rope, memory, &s);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t head = (op.first_rows[item.seq] + item.first_row + r / item.heads) * op.heads + item.first_head + r % item.heads;
-    scale_row(op.query + head * op.rank, op.rank, op.scale * kLog2E, s.query + r * key, rank);
-    scale_row(op.query_rope + head * op.rope, op.rope, op.scale * kLog2E, s.query + r * key + rank, rope);
+    scale_row(op.query + head * op.rank, op.rank, op.scale, s.query + r * key, rank);
+    scale_row(op.query_rope + head * op.rope, op.rope, op.scale, s.query + r * key + rank, rope);
   }
   float *const totals = item.partial < 0 ? s.totals : op.partials + item.partial, *place = totals;  // of the first partition; then they are added
   // Positions of the item's query rows; a row sees keys up to its own.

@@ -140,12 +140,10 @@ def attention(
     """Causal softmax attention and its bound, both `[rows, H * D]`; with values of another size than the keys, `[rows, H * V]`.
 
     An error d in the scores moves a softmax-weighted mean by at most 2 d max|v|; to it the rounding of the weights and of the two
-    sums over the keys is added. bfloat16 dot products round the scaled queries first, which have a factor log2 e, and the weights, each by
-    2^-8 of itself at most.
+    sums over the keys is added. bfloat16 dot products round the scaled queries first, and the weights, each by 2^-8 of itself at most.
     """
     if rounds:
-        binary_scale = np.float32(scale) * np.float32(np.log2(np.e))
-        query, scale = to_double(to_bfloat16(np.float32(query) * binary_scale)), np.log(2)
+        query, scale = to_double(to_bfloat16(np.float32(query) * np.float32(scale))), 1.0
     block_size, kv_heads, dim = key_cache.shape[1:]
     value_dim = value_cache.shape[3]
     group = query.shape[1] // (kv_heads * dim)
