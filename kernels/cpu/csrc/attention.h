@@ -317,7 +317,7 @@ struct Seen {  // keys of a chunk that a row sees
   int64_t low, high;
 };
 
-// Turn scores into weights, rounded where they are multiplied as bfloat16; rescale the rows' sums to their new maximum, which is kept in units of ln 2.
+// Turn scores into weights, rounded where they are multiplied as bfloat16; rescale the rows' sums to their new maximum.
 // seen_of(r): what row r sees, ever later keys from row to row; meanwhile() is called after each row.
 //
 // As many rows at a time as a vector has lanes, for what is but one value of a row.
@@ -347,7 +347,7 @@ inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, Meanwhile&& me
       }
     }
     float *maximum = sums.maximum + first, shrink[kLanes];
-    const Floats before = load<Floats>(maximum), now = max_of(largest_of_each(best) * kLog2E, before), factor = two_to(before - now);
+    const Floats before = load<Floats>(maximum), now = max_of(largest_of_each(best), before), factor = exp_below_88(before - now);
     store(maximum, now);
     store(shrink, factor);
     for (int64_t r = 0; r < count; ++r) {
@@ -355,10 +355,11 @@ inline void soften(int64_t rows, float* scores, SeenOf&& seen_of, Meanwhile&& me
       Floats sum = {};
 #pragma GCC unroll 16
       for (int i = 0; i < kKeysPerChunk; i += 2 * kLanes) {
-        const Floats weight = two_to(load<Floats>(row + i) * kLog2E - maximum[r]), next = two_to(load<Floats>(row + i + kLanes) * kLog2E - maximum[r]);
+        const Floats weight = exp_below_88(load<Floats>(row + i) - maximum[r]), next = exp_below_88(load<Floats>(row + i + kLanes) - maximum[r]);
         if constexpr (kDots<T>) put_two(reinterpret_cast<Rounded*>(row) + i, weight, next);
         else put_two(row + i, weight, next);
-        sum += weight + next;
+        sum += weight;
+        sum += next;
       }
       denominator[r] = sum;
       meanwhile();
@@ -381,8 +382,8 @@ inline void add_partition(const Sums& total, const Sums& part, int64_t rows, int
   for (int64_t first = 0; first < rows; first += kLanes) {
     const Floats before = load<Floats>(total.maximum + first), own = load<Floats>(part.maximum + first), now = max_of(before, own);
     float keep[kLanes], add[kLanes];
-    store(keep, two_to(before - now));
-    store(add, two_to(own - now));
+    store(keep, exp_below_88(before - now));
+    store(add, exp_below_88(own - now));
     store(total.maximum + first, now);
     store(total.denominator + first, load<Floats>(total.denominator + first) * load<Floats>(keep) + load<Floats>(part.denominator + first) * load<Floats>(add));
     for (int64_t r = 0; r < least(kLanes, rows - first); ++r) {

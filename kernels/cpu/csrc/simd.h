@@ -108,8 +108,6 @@ inline Floats reciprocal_of(Floats x) {
 #endif
 }
 
-constexpr float kLog2E = 1.44269504088896341f;
-
 // e^x to less than 3 ulp, of x up to 88; exactly 1 at 0, exactly 0 below -87.3.
 #if defined(__AVX512F__)
 // Of 2^(i / 32) the bits, less i << 18: that is added with the exponent.
@@ -118,30 +116,23 @@ constexpr Ints kPowers[2] = {{0x3f800000, 0x3f7ecd87, 0x3f7daac3, 0x3f7c980f, 0x
                              {0x3f7504f3, 0x3f74fbaf, 0x3f7508a4, 0x3f752c4d, 0x3f75672a, 0x3f75b9be, 0x3f76248c, 0x3f76a81e,
                               0x3f7744fd, 0x3f77fbb8, 0x3f78ccdf, 0x3f79b907, 0x3f7ac0c7, 0x3f7be4ba, 0x3f7d257d, 0x3f7e83b3}};
 
-constexpr float kMagic = 393216.0f;  // 1.5 * 2^18 rounds to multiples of 1/32
-
 // 2^(n / 32) from two registers that are looked up in, times a polynomial in what remains, which is the best that is 1 at 0.
-inline __attribute__((always_inline)) Floats power_of(Floats shifted, Floats r) {
-  const Ints power = __builtin_shuffle(kPowers[0], kPowers[1], (Ints)shifted) + ((Ints)shifted << 18);
-  return (Floats)power * ((0.2402265f * r + 0.6931573f) * r + 1.0f);
-}
-
 inline __attribute__((always_inline)) Floats exp_below_88(Floats x) {
-  const Floats shifted = x * kLog2E + splat(kMagic), n = shifted - kMagic;
-  const Floats y = power_of(shifted, x * 1.925963033e-8f + (x * kLog2E - n));  // log2 e in two parts
-  return x < splat(-87.3f) ? Floats{} : y;
-}
-
-// 2^x of x below 128, likewise; exactly 0 below -126.
-inline __attribute__((always_inline)) Floats two_to(Floats x) {
-  const Floats shifted = x + splat(kMagic), y = power_of(shifted, x - (shifted - kMagic));
-  return x < splat(-126.0f) ? Floats{} : y;
+  const Floats low = splat(-87.3f), magic = splat(393216.0f);  // 1.5 * 2^18 rounds to multiples of 1/32
+  const Floats shifted = x * 1.44269504088896341f + magic;
+  const Floats n = shifted - magic;
+  const Floats r = x * 1.925963033e-8f + (x * 1.44269504088896341f - n);  // log2 e in two parts
+  const Ints power = __builtin_shuffle(kPowers[0], kPowers[1], (Ints)shifted) + ((Ints)shifted << 18);
+  const Floats y = (Floats)power * ((0.2402265f * r + 0.6931573f) * r + 1.0f);
+  return x < low ? Floats{} : y;
 }
 #else
-constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23 rounds to an integer
-
-// 2^n e^r, n in the last bits of `shifted`, with the polynomial of Moshier's Cephes library (expf).
-inline __attribute__((always_inline)) Floats power_of(Floats shifted, Floats r) {
+// Range reduction by ln 2 in two parts and the polynomial of Moshier's Cephes library (expf).
+inline __attribute__((always_inline)) Floats exp_below_88(Floats x) {
+  const Floats low = splat(-87.3f), magic = splat(12582912.0f);  // 1.5 * 2^23 rounds to an integer
+  const Floats shifted = x * 1.44269504088896341f + magic;
+  const Floats n = shifted - magic;
+  const Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
   Floats p = splat(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -149,19 +140,9 @@ inline __attribute__((always_inline)) Floats power_of(Floats shifted, Floats r) 
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  return (Floats)((Ints)p + ((Ints)shifted << 23));  // nothing is left of the magic number
-}
-
-inline __attribute__((always_inline)) Floats exp_below_88(Floats x) {
-  const Floats shifted = x * kLog2E + splat(kMagic), n = shifted - kMagic;
-  const Floats y = power_of(shifted, x - n * 0.693359375f + n * 2.12194440e-4f);  // ln 2 in two parts
-  return x < splat(-87.3f) ? Floats{} : y;
-}
-
-// 2^x of x below 128, likewise; exactly 0 below -126.
-inline __attribute__((always_inline)) Floats two_to(Floats x) {
-  const Floats shifted = x + splat(kMagic), y = power_of(shifted, (x - (shifted - kMagic)) * 0.693147181f);
-  return x < splat(-126.0f) ? Floats{} : y;
+  const Ints exponent = (Ints)shifted << 23;  // nothing is left of the magic number
+  const Floats y = (Floats)((Ints)p + exponent);
+  return x < low ? Floats{} : y;
 }
 #endif
 
