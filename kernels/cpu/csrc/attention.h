@@ -119,7 +119,9 @@ inline Span span_of(const Attention& op, const AttentionItem& item) {
 // chunk the keys of an item's heads, then the values, chunk after chunk and item after item.
 class Asker {
  public:
-  Asker(const Attention& op, const AttentionItem& item, int64_t bytes) : op_(op), item_(&item), span_(span_of(op, item)), bytes_(bytes) {}
+  Asker(const Attention& op, const AttentionItem& item, int64_t bytes) : op_(op), item_(&item), span_(span_of(op, item)), bytes_(bytes) {
+    span_.start -= kKeysPerChunk;
+  }
 
   void skip(int64_t lines) {
     while (lines > 0) {
@@ -140,12 +142,12 @@ class Asker {
   // Keys or values of a chunk. None after the last item's.
   bool next_leg() {
     if (values_) {
-      Span left = {begun_ ? span_.start + kKeysPerChunk : span_.start, span_.end};
+      Span left = {span_.start + kKeysPerChunk, span_.end};
       while (left.start >= left.end) {
         if (item_ + 1 >= op_.items + op_.num_items) return false;
         left = span_of(op_, *++item_);
       }
-      span_ = left, begun_ = true;
+      span_ = left;
     }
     values_ = !values_;
     position_ = span_.start, last_ = least(span_.start + kKeysPerChunk, span_.end), head_ = 0;
@@ -166,9 +168,9 @@ class Asker {
 
   const Attention& op_;
   const AttentionItem* item_;
-  Span span_;  // from the chunk of this leg on
+  Span span_;  // from the chunk of this leg on, at first from the one before
   int64_t bytes_;
-  bool begun_ = false, values_ = true;
+  bool values_ = true;
   int64_t position_ = 0, last_ = 0, head_ = 0;  // of the next piece
   const char *at_ = nullptr, *end_ = nullptr;
 };
@@ -529,6 +531,7 @@ inline void attend_in_order(const Attention& op, const AttentionItem& item, cons
     const int64_t products = 2 * kKeysPerChunk * head / 512;  // of 16 keys with 32 dimensions, and the other way round
     const int64_t of_product = (lines - of_row * rows + products - 1) / products;
     const auto ask = [&] { asker.ask(of_product); };
+    const SeenBy seen_by(op, item, begin);
     for (int64_t h = 0; h < item.kv_heads; ++h) {
       chunks[h].value_copies = s.values;
       find_chunk<T>(op, item.seq, item.first_kv_head + h, begin, count, &chunks[h]);
@@ -536,7 +539,7 @@ inline void attend_in_order(const Attention& op, const AttentionItem& item, cons
     }
     for (int64_t h = 0; h < item.kv_heads; ++h) {
       if (chunks[h].rest) complete_last_run(op, chunks[h]);
-      soften<T>(rows, s.scores + h * apart, SeenBy(op, item, begin), [&] { asker.ask(of_row); }, sums.of(h), head);
+      soften<T>(rows, s.scores + h * apart, seen_by, [&] { asker.ask(of_row); }, sums.of(h), head);
       weigh_tiles(s.scores + h * apart, chunks[h], ask, head, sums.of(h).numerators);
     }
   }

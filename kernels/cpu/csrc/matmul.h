@@ -85,23 +85,6 @@ inline int64_t packed_row_bytes(const MatMul& m) {
   return (m.dtype == Dtype::f32 ? m.k : even(m.k)) * 4;
 }
 
-// rows[r][i] becomes rows[i][r]: at each step, squares of twice the size.
-inline void transpose(Words (&rows)[kLanes]) {
-#pragma GCC unroll 4
-  for (int step = 1; step < kLanes; step *= 2) {
-    Words first = {}, second = {};
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) first[i] = i & step ? kLanes + i - step : i, second[i] = i & step ? kLanes + i : i + step;
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i)
-      if (!(i & step)) {
-        const Words a = rows[i], b = rows[i + step];
-        rows[i] = __builtin_shuffle(a, b, first);
-        rows[i + step] = __builtin_shuffle(a, b, second);
-      }
-  }
-}
-
 // Lay a tile's rows side by side: to[i * rows + r] is word i of row r. `words(r, i)` are kLanes of them from the i-th, `word(r, i)` is one. `present`
 // words lie wholly within a row: what follows may be anything.
 template <class Several, class One>

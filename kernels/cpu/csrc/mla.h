@@ -34,9 +34,9 @@ inline int64_t mla_scratch(const Mla& op, int64_t rows) {
 // kLanes rows of `width` floats, `width` apart, become columns of [width, kKeysPerChunk].
 inline void transpose_keys(const float* rows, int64_t width, float* columns) {
   for (int64_t d = 0; d < width; d += kLanes) {
-    Floats block[kLanes];
+    Words block[kLanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) block[i] = load<Floats>(rows + i * width + d);
+    for (int i = 0; i < kLanes; ++i) block[i] = load<Words>(rows + i * width + d);
     transpose(block);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) store(columns + (d + i) * kKeysPerChunk, block[i]);

@@ -78,9 +78,11 @@ static int cache_op(void** params, int64_t** shapes, const char** dtypes, bool l
   op.slot_mapping = in<int32_t>(params, 4);
   op.key_width = shapes[0][1], op.value_width = shapes[1][1];
   op.slots = shapes[2][0] * shapes[2][1];
-  // Long ranges, as rows whose slots lie side by side are written together.
-  const int64_t rows = count_of(params, 5, shapes[0][0]), items = rows < 4 * kSlotsTogether ? (rows + 1) / 2 : 2 * team_size();
-  team_run(items, [&](int64_t i) { kernels().cache_write(op, tile_begin(rows, items, i), tile_begin(rows, items, i + 1)); });
+  const auto write = [&](int64_t begin, int64_t end) { kernels().cache_write(op, begin, end); };
+  const int64_t rows = count_of(params, 5, shapes[0][0]), items = 2 * team_size();
+  const int64_t dearness = latent ? 1 : 8;  // of a float of a key, which goes to a line of its own, unlike a latent's
+  if (latent || rows < 4 * kSlotsTogether) for_rows(rows, dearness * (op.key_width + op.value_width), write);
+  else team_run(items, [&](int64_t i) { write(tile_begin(rows, items, i), tile_begin(rows, items, i + 1)); });  // what lies side by side is written together
   *out<float>(params, 6) = 0.0f;
   return 0;
 }

@@ -155,8 +155,8 @@ inline void write_slots_together(const CacheWrite& op, int64_t slot, const float
         for (int64_t i = 0; i < kSlotsTogether; i += kLanes) {
           int64_t word = 0;
           for (; word + kLanes <= count / kTogether_; word += kLanes) {
-            Floats block[kLanes];
-            for (int64_t j = 0; j < kLanes; ++j) block[j] = load<Floats>(narrowed[i + j] + word * kTogether_);
+            Words block[kLanes];
+            for (int64_t j = 0; j < kLanes; ++j) block[j] = load<Words>(narrowed[i + j] + word * kTogether_);
             transpose(block);
             for (int64_t j = 0; j < kLanes; ++j) store(columns + (word + j) * kSlotsTogether + i, block[j]);
           }

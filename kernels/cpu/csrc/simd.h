@@ -78,23 +78,20 @@ inline Floats across(Floats (&rows)[kLanes], Both&& both) {
 inline Floats sum_of_each(Floats (&rows)[kLanes]) { return across(rows, [](Floats a, Floats b) { return a + b; }); }
 inline Floats largest_of_each(Floats (&rows)[kLanes]) { return across(rows, [](Floats a, Floats b) { return max_of(a, b); }); }
 
-inline void transpose(Floats (&row)[kLanes]) {
-  Ints low, high;
-  for (int i = 0; i < kLanes; ++i) {
-    low[i] = i / 2 + (i % 2) * kLanes;
-    high[i] = low[i] + kLanes / 2;
-  }
-  // log2(kLanes) perfect shuffles of the rows are a transposition.
+// rows[r][i] becomes rows[i][r]: at each step, squares of twice the size.
+inline void transpose(Words (&rows)[kLanes]) {
 #pragma GCC unroll 4
   for (int step = 1; step < kLanes; step *= 2) {
-    Floats next[kLanes];
+    Words first = {}, second = {};
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(row[i], row[i + kLanes / 2], low);
-      next[2 * i + 1] = __builtin_shuffle(row[i], row[i + kLanes / 2], high);
-    }
+    for (int i = 0; i < kLanes; ++i) first[i] = i & step ? kLanes + i - step : i, second[i] = i & step ? kLanes + i : i + step;
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) row[i] = next[i];
+    for (int i = 0; i < kLanes; ++i)
+      if (!(i & step)) {
+        const Words a = rows[i], b = rows[i + step];
+        rows[i] = __builtin_shuffle(a, b, first);
+        rows[i + step] = __builtin_shuffle(a, b, second);
+      }
   }
 }
 
