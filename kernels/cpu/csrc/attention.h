@@ -396,12 +396,12 @@ inline void add_partition(const Sums& total, const Sums& part, int64_t rows, int
   }
 }
 
-template <class Out>
-inline void write_row(const Sums& total, int64_t width, Out* out) {
+template <class Rows>
+inline void write_row(const Sums& total, int64_t width, const Rows& out, int64_t row, int64_t column) {
   const float scale = *total.denominator > 0.0f ? 1.0f / *total.denominator : 0.0f;
   int64_t d = 0;
-  for (; d + kLanes <= width; d += kLanes) put(out + d, load<Floats>(total.numerators + d) * scale);
-  for (; d < width; ++d) put(out + d, total.numerators[d] * scale);
+  for (; d + kLanes <= width; d += kLanes) out.put(row, column + d, load<Floats>(total.numerators + d) * scale);
+  for (; d < width; ++d) put(out.at(row, column + d), total.numerators[d] * scale);
 }
 
 // Call body(row, head, place) of an item's rows of one KV head: a query's row among all, its query head, and its place among the item's.
@@ -413,9 +413,9 @@ inline void for_query_rows(const Attention& op, const AttentionItem& item, int64
 }
 
 inline void write_output(const Attention& op, const AttentionItem& item, int64_t kv_head, const Sums& total, int64_t head) {
-  to_rows(op.out, op.out_rounded, [&](auto* out) {
+  to_rows(op.out, op.heads * op.head_dim, op.out_rounded, [&](const auto& out) {
     for_query_rows(op, item, kv_head, [&](int64_t row, int64_t query_head, int64_t place) {
-      write_row(total.of(place, head), op.head_dim, out + (row * op.heads + query_head) * op.head_dim);
+      write_row(total.of(place, head), op.head_dim, out, row, query_head * op.head_dim);
     });
   });
 }

@@ -85,6 +85,12 @@ int64_t row_bytes(const std::vector<int64_t>& dims, const char* dtype) {
   return bytes;
 }
 
+// Rows that rounded ones take, see Kernels::rounded_rows.
+int64_t whole_groups(int64_t rows) {
+  const int64_t group = std::max<int64_t>(1, kernels().rounded_rows);
+  return (rows + group - 1) / group * group;
+}
+
 int64_t aligned(int64_t bytes) { return (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
@@ -148,7 +154,7 @@ class Capture {
     for (size_t i = 0; i < launches_.size(); ++i)
       for (const Place& place : places_[i])
         if (const Launch& launch = launches_[i]; place.param >= launch.inputs)
-          buffers_[place.buffer].bytes = aligned(launch.dims[place.param][0] * row_bytes(launch.dims[place.param], launch.dtypes[place.param]));
+          buffers_[place.buffer].bytes = aligned(whole_groups(launch.dims[place.param][0]) * row_bytes(launch.dims[place.param], launch.dtypes[place.param]));
     find_chains();
     std::vector<Buffer*> shared;
     for (Buffer& buffer : buffers_)
@@ -182,7 +188,7 @@ class Capture {
 
   // What nobody but products reads that would round it is written rounded.
   void round_rows() {
-    if (!kernels().rounds_rows) return;
+    if (!kernels().rounded_rows) return;
     std::vector<bool> may(buffers_.size(), true);
     for (size_t result : results_) may[result] = false;
     for (size_t i = 0; i < launches_.size(); ++i)
@@ -198,7 +204,7 @@ class Capture {
 
   static bool may_be_rounded(const Launch& launch, int param) {
     const bool is_product = param < launch.inputs;
-    return launch.rounded >> param & 1 && launch.dims[param].back() % kRoundedTogether == 0 && (!is_product || launch.dtypes[1] == lasting("bfloat16"));
+    return launch.rounded >> param & 1 && launch.dims[param].back() % kRoundedColumns == 0 && (!is_product || launch.dtypes[1] == lasting("bfloat16"));
   }
 
   // Of launches with so many rows that threads can have some each: as many in turn as treat the same rows, each by itself.
@@ -243,9 +249,10 @@ class Capture {
     // Few rows go through each operator at once, on all threads.
     if (count <= std::max(kRowsOfBlock / 2 * threads, kRowsOfBlock)) return run_block(chain, 0, count);
     const int64_t blocks = ((count + kRowsOfBlock - 1) / kRowsOfBlock + threads - 1) / threads * threads;
+    const auto begin_of = [&](int64_t block) { return std::min(count, whole_groups(tile_begin(count, blocks, block))); };
     std::atomic<int> failed{0};
     team_run(blocks, [&](int64_t block) {
-      if (const int code = run_block(chain, count * block / blocks, count * (block + 1) / blocks)) failed.store(code, std::memory_order_relaxed);
+      if (const int code = run_block(chain, begin_of(block), begin_of(block + 1))) failed.store(code, std::memory_order_relaxed);
     });
     return failed.load();
   }
@@ -253,7 +260,8 @@ class Capture {
   // All launches of a chain, for rows [begin, end).
   int run_block(const Chain& chain, int64_t begin, int64_t end) const {
     int32_t count = static_cast<int32_t>(end - begin);
-    char* const own = static_cast<char*>(scratch(Purpose::chain, chain.row_bytes * count));
+    const int64_t room = whole_groups(count);
+    char* const own = static_cast<char*>(scratch(Purpose::chain, chain.row_bytes * room));
     for (size_t i = chain.begin; i < chain.end; ++i) {
       const Launch& l = launches_[i];
       void* params[kMaxParams];
@@ -267,7 +275,7 @@ class Capture {
         shapes[p] = dims[p];
       }
       for (const Place& place : places_[i])
-        if (const Buffer& buffer = buffers_[place.buffer]; buffer.of_chain) params[place.param] = own + buffer.offset * count;
+        if (const Buffer& buffer = buffers_[place.buffer]; buffer.of_chain) params[place.param] = own + buffer.offset * room;
       params[l.inputs - 1] = &count;
       if (int failed = l.call(params, shapes)) return failed;
     }

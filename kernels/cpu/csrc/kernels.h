@@ -50,11 +50,11 @@ inline int64_t rows_of_head(int64_t rows) { return rows < 16 ? rows : whole_vect
 // Floats of their running sums: numerators, and of each row a maximum and a denominator.
 inline int64_t floats_of_sums(int64_t kv_heads, int64_t rows, int64_t head) { return kv_heads * (rows_of_head(rows) * head + 2 * whole_vectors(rows)); }
 
-// Rows of activations are float32. Where products round them to bfloat16 in any case (Kernels::rounds_rows), an operator that nothing but such
-// products reads may be asked for rows that are rounded already.
+// Rows of activations are float32. Where products round them to bfloat16 in any case, an operator that nothing but such products reads may be asked
+// for rows that are rounded already. So many of those lie together as Kernels::rounded_rows says: [groups, width / 32, rows of a group, 32].
 struct MatMul {
   const void* x;         // [rows, k], rows x_stride values apart
-  bool x_rounded;        // k is then x_stride and a multiple of kRoundedTogether
+  bool x_rounded;        // k is then x_stride and a multiple of kRoundedColumns
   const void* weight;    // packed
   const float* bias;     // [n] or null; gate then up, [2 * width[0]], where gated
   void* room;            // for the rows from first_packed on as tiles read them
@@ -62,6 +62,7 @@ struct MatMul {
   int64_t first_packed;
   int64_t rows, k, panels, x_stride;
   int64_t tiles;         // the rows are cut into this many nearly equal tiles
+  int64_t together;      // rows: tiles begin at multiples of them
   Dtype dtype;
   bool gated;            // panels hold 16 gate and 16 up features alternately: out = silu(gate) * up
   int num_outputs;       // the n features are spread over these
@@ -69,9 +70,13 @@ struct MatMul {
   bool out_rounded;      // of what is gated
   int64_t width[kMaxOutputs], stride[kMaxOutputs];  // of an output: its features, and the values between its rows
 };
-constexpr int64_t kRoundedTogether = 32;
+constexpr int64_t kRoundedColumns = 32;
 
 inline int64_t tile_begin(int64_t rows, int64_t tiles, int64_t tile) { return rows * tile / tiles; }
+inline int64_t tile_begin(const MatMul& m, int64_t tile) {
+  const int64_t begin = (tile_begin(m.rows, m.tiles, tile) + m.together - 1) / m.together * m.together;
+  return begin < m.rows ? begin : m.rows;
+}
 
 struct Embedding {
   const void* weight;  // packed
@@ -181,7 +186,7 @@ struct Mla {
 struct Kernels {
   const char* name;
   int max_tile_rows[4];  // of a product with weights of a Dtype
-  bool rounds_rows;      // of products with weights of bfloat16
+  int64_t rounded_rows;  // of a group, see MatMul; 0 where products with weights of bfloat16 do not round rows
   int64_t cached_bytes;  // of rows, in the second-level cache while panels pass
   const void* (*pack_rows)(const MatMul&, int64_t tile_begin, int64_t tile_end);  // returns where they are: in MatMul::room, or where they were
   void (*matmul)(const MatMul&, int64_t panel_begin, int64_t panel_end, int64_t tile_begin, int64_t tile_end);

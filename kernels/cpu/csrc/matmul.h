@@ -115,7 +115,7 @@ inline const void* pack_rows(const MatMul& m, int64_t begin, int64_t end) {
   if (rounded) return rounded + m.first_packed * m.x_stride;
 #endif
   for (int64_t tile = begin; tile < end; ++tile) {
-    const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
+    const int64_t first = tile_begin(m, tile), rows = tile_begin(m, tile + 1) - first;
     const float* x = static_cast<const float*>(m.x) + first * m.x_stride;
     char* to = static_cast<char*>(m.room) + (first - m.first_packed) * row_bytes;
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
@@ -134,7 +134,7 @@ inline const void* pack_rows(const MatMul& m, int64_t begin, int64_t end) {
     const auto value = [&](int64_t r, int64_t i) { return i < m.k ? x[r * m.x_stride + i] : 0.0f; };
 #if defined(__AMX_BF16__)
     if (m.dtype == Dtype::bf16) {
-      for (int64_t r = 0; r < rows; ++r) round_to_tiles(x + r * m.x_stride, m.k, to + r * row_bytes);
+      for (int64_t r = 0; r < rows; ++r) round_to_tiles(x + r * m.x_stride, m.k, to + r / kTileRows * kTileRows * row_bytes + r % kTileRows * kTileBytes);
       continue;
     }
 #elif defined(__AVX512BF16__)
@@ -182,19 +182,24 @@ inline void gate(const float* tile, int64_t rows, const float* gate_bias, const 
   }
 }
 
-template <class Out>
-inline void gate_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, const float* tile, Out* out) {
+template <class Rows>
+inline void gate_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, const float* tile, const Rows& out) {
   const int64_t width = m.width[0], column = panel * 16, count = least(16, width - column);
-  out += first * m.stride[0] + column;
-  if (!m.bias) return gate<false>(tile, rows, nullptr, nullptr, count, out, m.stride[0]);
   float gate_bias[16] = {}, up_bias[16] = {};
-  memcpy(gate_bias, m.bias + column, count * sizeof(float));
-  memcpy(up_bias, m.bias + width + column, count * sizeof(float));
-  gate<true>(tile, rows, gate_bias, up_bias, count, out, m.stride[0]);
+  if (m.bias) {
+    memcpy(gate_bias, m.bias + column, count * sizeof(float));
+    memcpy(up_bias, m.bias + width + column, count * sizeof(float));
+  }
+  for (int64_t some; rows > 0; first += some, rows -= some, tile += some * kPanel) {
+    some = least(rows, out.together(first));
+    auto* const to = out.at(first, column);
+    if (m.bias) gate<true>(tile, some, gate_bias, up_bias, count, to, out.step());
+    else gate<false>(tile, some, nullptr, nullptr, count, to, out.step());
+  }
 }
 
 inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, const float* tile) {
-  if (m.gated) return to_rows(m.out[0], m.out_rounded, [&](auto* out) { gate_tile(m, panel, first, rows, tile, out); });
+  if (m.gated) return to_rows(m.out[0], m.stride[0], m.out_rounded, [&](const auto& out) { gate_tile(m, panel, first, rows, tile, out); });
   int64_t start = 0;  // of the output among the features
   const int64_t column = panel * kPanel;
   for (int i = 0; i < m.num_outputs; start += m.width[i++]) {
@@ -242,7 +247,7 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
     int64_t out_stride = kPanel;
     float* const out = output_of(m, panel, &out_stride);
     for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t first = tile_begin(m.rows, m.tiles, tile), rows = tile_begin(m.rows, m.tiles, tile + 1) - first;
+      const int64_t first = tile_begin(m, tile), rows = tile_begin(m, tile + 1) - first;
       multiply_for<T>(rows)(static_cast<const char*>(m.packed_rows) + (first - m.first_packed) * row_bytes, weight, k, ahead + (tile - begin) * share, stride,
                             out ? out + first * out_stride : sums, out_stride);
       if (!out) write_tile(m, panel, first, rows, sums);

@@ -1,6 +1,6 @@
 // Products of bfloat16 in tile registers: up to 32 rows times a panel, in steps of 32 inputs.
 //
-// A panel lies as the instructions want it. Rows are rounded and, where k is no multiple of 32, filled up with zeros. Sums that wait in memory between
+// Panels and rows lie as the instructions want them. Rows are rounded and, where k is no multiple of 32, filled up with zeros. Sums that wait in memory between
 // pieces of a panel have the same bits as those that stayed in registers.
 
 constexpr int64_t kStepBytes = kTileStep * kPanel * 2;  // of a panel
@@ -16,13 +16,13 @@ inline void configure_product(int64_t rows) {
 // With kOnce, the panel is read for these rows alone, which are read again for the next; without, rows are what passes.
 template <bool kSecond, bool kOnce>
 inline void add_step(const char* rows, int64_t row_bytes, const char* weights) {
-  tile_load<4, !kOnce>(rows, row_bytes);
+  tile_load<4, !kOnce>(rows, kTileBytes);
   tile_load<6, kOnce>(weights, kPanel * 4);
   tile_multiply<0, 4, 6>();
   tile_load<7, kOnce>(weights + kTileBytes, kPanel * 4);
   tile_multiply<1, 4, 7>();
   if constexpr (kSecond) {
-    tile_load<5, !kOnce>(rows + kTileRows * row_bytes, row_bytes);
+    tile_load<5, !kOnce>(rows + kTileRows * row_bytes, kTileBytes);
     tile_multiply<2, 5, 6>();
     tile_multiply<3, 5, 7>();
   }
@@ -74,7 +74,7 @@ inline void multiply_piece(const Piece& p, Unwritten& before) {
     }
   }
   const char *rows = p.rows, *weights = p.weights, *ahead = p.ahead;
-  for (int64_t step = 0; step < p.k / kTileStep; ++step, rows += kTileBytes, weights += kStepBytes, ahead += p.share) {
+  for (int64_t step = 0; step < p.k / kTileStep; ++step, rows += kTileRows * kTileBytes, weights += kStepBytes, ahead += p.share) {
     for (int64_t i = 0; i < p.share; i += 64) __builtin_prefetch(ahead + i, 0, 2);
     add_step<kSecond, kOnce>(rows, p.row_bytes, weights);
     if (before.rows && step % 2) before.write(kRowsBeside);
@@ -100,13 +100,15 @@ inline void matmul_in_tiles(const MatMul& m, int64_t panel_begin, int64_t panel_
   const int64_t pieces = once ? 1 : (steps + kStepsAtOnce - 1) / kStepsAtOnce, piece = (steps + pieces - 1) / pieces * kTileStep;
   const char* const packed = static_cast<const char*>(m.packed_rows) - m.first_packed * row_bytes;
   int64_t firsts[kTilesAtOnce + 1];
-  for (int64_t t = 0; t <= tiles; ++t) firsts[t] = tile_begin(m.rows, m.tiles, begin + t);
+  for (int64_t t = 0; t <= tiles; ++t) firsts[t] = tile_begin(m, begin + t);
   // What waits for memory alone asks for weights a little ahead. Otherwise tiles of rows share what they ask for, which is the next piece.
   Piece p;
   p.row_bytes = row_bytes;
   p.share = kStepBytes / tiles;
   const int64_t distance = once ? kBytesAhead : piece * kPanel * 2, further = once ? 0 : distance / tiles;
+  // Sums of one piece wait only until the next are there; others for the next piece.
   alignas(64) float waiting[kTilesAtOnce + 1][2 * kTileRows * kPanel];
+  const int64_t slots = pieces == 1 ? 2 : tiles + 1;
   Unwritten before = {};
   int64_t configured = 0, slot = 0;
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
@@ -119,15 +121,14 @@ inline void matmul_in_tiles(const MatMul& m, int64_t panel_begin, int64_t panel_
       for (int64_t t = 0; t < tiles; ++t, p.ahead += further) {
         const int64_t first = firsts[t], rows = firsts[t + 1] - first;
         if (rows != configured) configure_product(configured = rows);
-        const int64_t own = slot + t <= tiles ? slot + t : slot + t - tiles - 1;
-        p.rows = packed + first * row_bytes + from * 2;
-        p.sums = out ? out + first * p.sums_stride : waiting[own];
+        p.rows = packed + first * row_bytes + from * 2 * kTileRows;
+        p.sums = out ? out + first * p.sums_stride : waiting[(slot + t) % slots];
         if (rows > kTileRows) once ? multiply_piece<true, true>(p, before) : multiply_piece<true, false>(p, before);
         else once ? multiply_piece<false, true>(p, before) : multiply_piece<false, false>(p, before);
         if (!out && from + piece >= k) before = {&m, panel, first, rows, p.sums};
       }
     }
-    slot = slot ? slot - 1 : tiles;
+    slot = (slot + tiles) % slots;
   }
   before.write(before.rows);
   tile_release();

@@ -67,9 +67,10 @@ inline void read_latents(const Mla& op, const MlaItem& item, int64_t first, int6
 }
 
 inline void write_output(const Mla& op, const MlaItem& item, const Sums& total, int64_t rank) {
+  const Rows<float> out = {op.out, op.heads * op.rank};
   for (int64_t r = 0; r < static_cast<int64_t>(item.rows) * item.heads; ++r) {
     const int64_t row = op.first_rows[item.seq] + item.first_row + r / item.heads;
-    write_row(total.of(r, rank), op.rank, op.out + (row * op.heads + item.first_head + r % item.heads) * op.rank);
+    write_row(total.of(r, rank), op.rank, out, row, (item.first_head + r % item.heads) * op.rank);
   }
 }
 

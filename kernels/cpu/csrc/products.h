@@ -26,6 +26,7 @@ inline void run_all(MatMul* ops, int64_t count) {
   begins[0] = 0;
   for (int64_t g = 0; g < count; ++g) {
     ops[g].tiles = (ops[g].rows + tile_rows - 1) / tile_rows;
+    ops[g].together = ops->dtype == Dtype::bf16 ? std::max<int64_t>(1, isa.rounded_rows) : 1;
     begins[g + 1] = begins[g] + ops[g].tiles * panels;
   }
   team_run_ranges(begins[count], [&](int64_t begin, int64_t end) {
@@ -40,7 +41,7 @@ inline void run_all(MatMul* ops, int64_t count) {
       MatMul op = ops[g];
       const int64_t in_block = tiles_of_block(op.tiles), block = (begin - begins[g]) / (in_block * panels);
       const int64_t first = block * in_block, tiles = std::min(in_block, op.tiles - first), origin = begins[g] + first * panels;
-      op.first_packed = tile_begin(op.rows, op.tiles, first);
+      op.first_packed = tile_begin(op, first);
       op.room = scratch(Purpose::packed_rows, tiles * tile_rows * (op.k + 31) * 4);
       if (packed.run != run || packed.product != g || packed.block != block) packed = {run, g, block, isa.pack_rows(op, first, first + tiles)};
       op.packed_rows = packed.rows;

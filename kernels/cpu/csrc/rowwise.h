@@ -59,8 +59,8 @@ inline int32_t argmax(const float* x, int64_t count) {
   return found;
 }
 
-template <class Out>
-inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, Out* y, float* total) {
+template <class Rows>
+inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, float* total, const Rows& y, int64_t row, int64_t column) {
   const int64_t whole = op.group / kLanes * kLanes;
   Floats squares = {};
   float rest = 0.0f;
@@ -77,14 +77,17 @@ inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, 
   for (int64_t i = whole; i < op.group; ++i) rest += source[i] * source[i];
   const float mean = (sum_of(squares) + rest) / static_cast<float>(op.group);
   const float scale = 1.0f / __builtin_sqrtf(mean + op.epsilon);
-  for (int64_t i = 0; i < whole; i += kLanes) put(y + i, load<Floats>(source + i) * scale * load<Floats>(op.gamma + i));
-  for (int64_t i = whole; i < op.group; ++i) put(y + i, source[i] * scale * op.gamma[i]);
+  for (int64_t i = 0; i < whole; i += kLanes) y.put(row, column + i, load<Floats>(source + i) * scale * load<Floats>(op.gamma + i));
+  for (int64_t i = whole; i < op.group; ++i) put(y.at(row, column + i), source[i] * scale * op.gamma[i]);
 }
 
 inline void rms_norm(const RmsNorm& op, int64_t begin, int64_t end) {
-  to_rows(op.y, op.y_rounded, [&](auto* y) {
-    for (int64_t i = begin * op.width; i < end * op.width; i += op.group)
-      rms_norm_group(op, op.x + i, op.add ? op.add + i : nullptr, y + i, op.sum ? op.sum + i : nullptr);
+  to_rows(op.y, op.width, op.y_rounded, [&](const auto& y) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t column = 0; column < op.width; column += op.group) {
+        const int64_t i = row * op.width + column;
+        rms_norm_group(op, op.x + i, op.add ? op.add + i : nullptr, op.sum ? op.sum + i : nullptr, y, row, column);
+      }
   });
 }
 

@@ -251,15 +251,6 @@ inline void put(Rounded* to, Floats v) { Bf16::store_floats(to, v); }
 inline void put_two(Rounded* to, Floats first, Floats second) { put(to, first), put(to + kLanes, second); }
 #endif
 
-// write(rows), which are float32 or rounded.
-template <class Write>
-inline void to_rows(void* rows, [[maybe_unused]] bool rounded, Write&& write) {
-#if defined(__AVX512BF16__)
-  if (rounded) return write(static_cast<Rounded*>(rows));
-#endif
-  write(static_cast<float*>(rows));
-}
-
 // `count` floats of type T, zero-filled to `padded`, a multiple of kLanes; reads nothing past the last.
 template <class T>
 inline void widen_row(const typename T::Storage* from, int64_t count, float* to, int64_t padded) {
