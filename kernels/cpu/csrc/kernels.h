@@ -10,7 +10,8 @@ enum class Dtype : int { bf16 = 0, f16 = 1, f32 = 2, i8 = 3 };
 
 // Weights are packed in panels of 32 output features: [ceil(N / 32)][ceil(K / 2)][32][2] for 2-byte types (two
 // consecutive inputs k lie side by side, as dot-product instructions want them) and [ceil(N / 32)][K][32] for float32. A panel of
-// int8 weights begins with the 32 scales of its features, float32, by which they are multiplied; [ceil(K / 2)][32][2] follows.
+// int8 weights begins with the 32 scales of its features, float32, by which they are multiplied; [ceil(K / 2)][32][2] follows. Where there are tile
+// registers for bfloat16 (Kernels::tiles), each 16 of those pairs, and what is left, lie as [2][pairs][16][2], as registers are loaded.
 constexpr int64_t kPanel = 32;
 constexpr int64_t kScaleBytes = kPanel * 4;
 
@@ -22,6 +23,14 @@ inline int64_t panel_bytes(Dtype dtype, int64_t k) {
     case Dtype::i8: return kScaleBytes + even(k) * kPanel;
     default: return even(k) * kPanel * 2;
   }
+}
+
+// Where a pair of inputs of one feature is among those of a panel.
+inline int64_t place_of_pair(bool tiles, int64_t pairs, int64_t pair, int64_t lane) {
+  constexpr int64_t kTile = 16;
+  if (!tiles) return pair * kPanel + lane;
+  const int64_t first = pair / kTile * kTile, height = pairs - first < kTile ? pairs - first : kTile;
+  return first * kPanel + (lane / kTile * height + pair - first) * kTile + lane % kTile;
 }
 
 // The KV cache of paged attention lies, within a block, head by head: matrices of keys [head_dim, 16], one for each 16 slots, and one of
@@ -186,6 +195,7 @@ struct Mla {
 struct Kernels {
   const char* name;
   int max_tile_rows[4];  // of a product with weights of a Dtype
+  bool tiles;            // weights of bfloat16 are packed for tile registers
   int64_t rounded_rows;  // of a group, see MatMul; 0 where products with weights of bfloat16 do not round rows
   int64_t cached_bytes;  // of rows, in the second-level cache while panels pass
   const void* (*pack_rows)(const MatMul&, int64_t tile_begin, int64_t tile_end);  // returns where they are: in MatMul::room, or where they were

@@ -6,6 +6,7 @@
 constexpr int64_t kStepBytes = kTileStep * kPanel * 2;  // of a panel
 constexpr int64_t kStepsAtOnce = 18;                    // of a panel: they stay in the first-level cache while tiles of rows pass
 constexpr int64_t kTilesAtOnce = 16;
+constexpr int64_t kTileBytesAhead = 1024;  // of what waits for memory alone
 
 // Registers 0 to 3 are sums, of two tiles of rows with two halves of a panel; 4 and 5 rows; 6 and 7 weights.
 inline void configure_product(int64_t rows) {
@@ -17,9 +18,9 @@ inline void configure_product(int64_t rows) {
 template <bool kSecond, bool kOnce>
 inline void add_step(const char* rows, int64_t row_bytes, const char* weights) {
   tile_load<4, !kOnce>(rows, kTileBytes);
-  tile_load<6, kOnce>(weights, kPanel * 4);
+  tile_load<6, kOnce>(weights, kTileBytes);
   tile_multiply<0, 4, 6>();
-  tile_load<7, kOnce>(weights + kTileBytes, kPanel * 4);
+  tile_load<7, kOnce>(weights + kStepBytes / 2, kTileBytes);
   tile_multiply<1, 4, 7>();
   if constexpr (kSecond) {
     tile_load<5, !kOnce>(rows + kTileRows * row_bytes, kTileBytes);
@@ -81,7 +82,9 @@ inline void multiply_piece(const Piece& p, Unwritten& before) {
   }
   if (p.k % kTileStep) {
     alignas(64) char rest[kStepBytes] = {};
-    memcpy(rest, weights, p.k % kTileStep * kPanel * 2);
+    const int64_t half = p.k % kTileStep * kPanel;
+    memcpy(rest, weights, half);
+    memcpy(rest + kStepBytes / 2, weights + half, half);
     add_step<kSecond, kOnce>(rows, p.row_bytes, rest);
   }
   tile_store<0>(first, stride);
@@ -105,7 +108,7 @@ inline void matmul_in_tiles(const MatMul& m, int64_t panel_begin, int64_t panel_
   Piece p;
   p.row_bytes = row_bytes;
   p.share = kStepBytes / tiles;
-  const int64_t distance = once ? kBytesAhead : piece * kPanel * 2, further = once ? 0 : distance / tiles;
+  const int64_t distance = once ? kTileBytesAhead : piece * kPanel * 2, further = once ? 0 : distance / tiles;
   // Sums of one piece wait only until the next are there; others for the next piece.
   alignas(64) float waiting[kTilesAtOnce + 1][2 * kTileRows * kPanel];
   const int64_t slots = pieces == 1 ? 2 : tiles + 1;

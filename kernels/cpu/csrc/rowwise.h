@@ -1,16 +1,17 @@
 // Operators that treat each row by itself.
 
-// A token's row lies across its panel: one value, or one pair, per kPanel.
+// A token's row lies across its panel.
 template <class T>
 inline void embed_row(const Embedding& op, int64_t id, float* out) {
   typedef typename T::Storage Storage;
   constexpr int kTogether = T::kBytes == 4 ? 1 : 2;
   const char* panel = static_cast<const char*>(op.weight) + id / kPanel * panel_bytes(op.dtype, op.hidden);
-  const Storage* from = reinterpret_cast<const Storage*>(panel) + id % kPanel * kTogether;
+  const Storage* from = reinterpret_cast<const Storage*>(panel);
+  const int64_t steps = (op.hidden + kTogether - 1) / kTogether;
   for (int64_t k = 0; k < op.hidden; k += kLanes) {
     const int64_t count = least(kLanes, op.hidden - k);
     Storage values[kLanes] = {};
-    for (int64_t i = 0; i < count; ++i) values[i] = from[(k + i) / kTogether * kPanel * kTogether + (k + i) % kTogether];
+    for (int64_t i = 0; i < count; ++i) values[i] = from[place_of_pair(kTiles<T>, steps, (k + i) / kTogether, id % kPanel) * kTogether + (k + i) % kTogether];
     const Floats widened = T::load_floats(values);
     memcpy(out + k, &widened, count * sizeof(float));  // the next row belongs to another thread
   }

@@ -19,17 +19,21 @@ DTYPES = ["bfloat16", "float16", "float32"]
 
 
 def unpack(packed: np.ndarray, n: int, k: int) -> np.ndarray:
-    """Undo the order that docs/kernels.md describes: `[panels, pairs, 32, 2]`, or `[panels, k, 32]` for float32."""
+    """Undo the order that docs/kernels.md describes: `[panels, pairs, 32, 2]`, or `[panels, k, 32]` for float32; with AMX, each 16 pairs in halves."""
     if packed.ndim == 3:
         packed = packed[..., None]
     panels, steps, lanes, together = packed.shape
+    if library.isa() == "amx" and packed.dtype == np.uint16:
+        tiles = [packed[:, first : first + 16] for first in range(0, steps, 16)]
+        halves = [tile.reshape(panels, 2, -1, lanes // 2, together).transpose(0, 2, 1, 3, 4) for tile in tiles]
+        packed = np.concatenate([half.reshape(panels, -1, lanes, together) for half in halves], 1)
     return packed.transpose(0, 2, 1, 3).reshape(panels * lanes, steps * together)[:n, :k]
 
 
 @EXAMPLES
-@given(seed=SEEDS, rows=st.lists(st.integers(1, 70), min_size=1, max_size=4), k=st.integers(1, 60))
+@given(seed=SEEDS, rows=st.lists(st.integers(1, 70), min_size=1, max_size=4), k=st.integers(1, 80))
 @pytest.mark.parametrize("source", DTYPES)
-def test_stacked_parts_in_the_documented_order(dtype: str, source: str, seed: int, rows: list[int], k: int) -> None:
+def test_stacked_parts_in_the_documented_order(isa: str, dtype: str, source: str, seed: int, rows: list[int], k: int) -> None:
     """Every conversion between the dtypes rounds as numpy does; what fills the last panel is 0."""
     rng = np.random.default_rng(seed)
     parts = [
@@ -44,7 +48,7 @@ def test_stacked_parts_in_the_documented_order(dtype: str, source: str, seed: in
 
 @EXAMPLES
 @given(seed=SEEDS, width=st.integers(1, 70), k=st.integers(1, 40))
-def test_gate_and_up_lie_side_by_side(dtype: str, seed: int, width: int, k: int) -> None:
+def test_gate_and_up_lie_side_by_side(isa: str, dtype: str, seed: int, width: int, k: int) -> None:
     """16 rows of each make a panel."""
     rng = np.random.default_rng(seed)
     gate, up = (reference.to_dtype(rng.standard_normal((width, k)), dtype) for _ in range(2))
