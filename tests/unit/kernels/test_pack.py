@@ -33,7 +33,9 @@ def unpack(packed: np.ndarray, n: int, k: int) -> np.ndarray:
 @EXAMPLES
 @given(seed=SEEDS, rows=st.lists(st.integers(1, 70), min_size=1, max_size=4), k=st.integers(1, 80))
 @pytest.mark.parametrize("source", DTYPES)
-def test_stacked_parts_in_the_documented_order(isa: str, dtype: str, source: str, seed: int, rows: list[int], k: int) -> None:
+def test_stacked_parts_in_the_documented_order(
+    isa: str, dtype: str, source: str, seed: int, rows: list[int], k: int
+) -> None:
     """Every conversion between the dtypes rounds as numpy does; what fills the last panel is 0."""
     rng = np.random.default_rng(seed)
     parts = [
