@@ -396,8 +396,8 @@ inline void add_partition(const Sums& total, const Sums& part, int64_t rows, int
   }
 }
 
-template <class Rows>
-inline void write_row(const Sums& total, int64_t width, const Rows& out, int64_t row, int64_t column) {
+template <class Out>
+inline void write_row(const Sums& total, int64_t width, const Out& out, int64_t row, int64_t column) {
   const float scale = *total.denominator > 0.0f ? 1.0f / *total.denominator : 0.0f;
   int64_t d = 0;
   for (; d + kLanes <= width; d += kLanes) out.put(row, column + d, load<Floats>(total.numerators + d) * scale);

@@ -85,13 +85,7 @@ int64_t row_bytes(const std::vector<int64_t>& dims, const char* dtype) {
   return bytes;
 }
 
-// Rows that rounded ones take, see Kernels::rounded_rows.
-int64_t whole_groups(int64_t rows) {
-  const int64_t group = std::max<int64_t>(1, kernels().rounded_rows);
-  return (rows + group - 1) / group * group;
-}
-
-int64_t aligned(int64_t bytes) { return (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t aligned(int64_t bytes) { return whole(std::max<int64_t>(bytes, 1), kAlignment); }
 
 }  // namespace
 
@@ -154,7 +148,7 @@ class Capture {
     for (size_t i = 0; i < launches_.size(); ++i)
       for (const Place& place : places_[i])
         if (const Launch& launch = launches_[i]; place.param >= launch.inputs)
-          buffers_[place.buffer].bytes = aligned(whole_groups(launch.dims[place.param][0]) * row_bytes(launch.dims[place.param], launch.dtypes[place.param]));
+          buffers_[place.buffer].bytes = aligned(whole(launch.dims[place.param][0], kernels().tile) * row_bytes(launch.dims[place.param], launch.dtypes[place.param]));
     find_chains();
     std::vector<Buffer*> shared;
     for (Buffer& buffer : buffers_)
@@ -188,7 +182,7 @@ class Capture {
 
   // What nobody but products reads that would round it is written rounded.
   void round_rows() {
-    if (!kernels().rounded_rows) return;
+    if (!kernels().rounds_rows) return;
     std::vector<bool> may(buffers_.size(), true);
     for (size_t result : results_) may[result] = false;
     for (size_t i = 0; i < launches_.size(); ++i)
@@ -249,7 +243,7 @@ class Capture {
     // Few rows go through each operator at once, on all threads.
     if (count <= std::max(kRowsOfBlock / 2 * threads, kRowsOfBlock)) return run_block(chain, 0, count);
     const int64_t blocks = ((count + kRowsOfBlock - 1) / kRowsOfBlock + threads - 1) / threads * threads;
-    const auto begin_of = [&](int64_t block) { return std::min(count, whole_groups(tile_begin(count, blocks, block))); };
+    const auto begin_of = [&](int64_t block) { return tile_begin(count, blocks, block, kernels().tile); };
     std::atomic<int> failed{0};
     team_run(blocks, [&](int64_t block) {
       if (const int code = run_block(chain, begin_of(block), begin_of(block + 1))) failed.store(code, std::memory_order_relaxed);
@@ -260,7 +254,7 @@ class Capture {
   // All launches of a chain, for rows [begin, end).
   int run_block(const Chain& chain, int64_t begin, int64_t end) const {
     int32_t count = static_cast<int32_t>(end - begin);
-    const int64_t room = whole_groups(count);
+    const int64_t room = whole(count, kernels().tile);
     char* const own = static_cast<char*>(scratch(Purpose::chain, chain.row_bytes * room));
     for (size_t i = chain.begin; i < chain.end; ++i) {
       const Launch& l = launches_[i];

@@ -11,11 +11,13 @@ enum class Dtype : int { bf16 = 0, f16 = 1, f32 = 2, i8 = 3 };
 // Weights are packed in panels of 32 output features: [ceil(N / 32)][ceil(K / 2)][32][2] for 2-byte types (two
 // consecutive inputs k lie side by side, as dot-product instructions want them) and [ceil(N / 32)][K][32] for float32. A panel of
 // int8 weights begins with the 32 scales of its features, float32, by which they are multiplied; [ceil(K / 2)][32][2] follows. Where there are tile
-// registers for bfloat16 (Kernels::tiles), each 16 of those pairs, and what is left, lie as [2][pairs][16][2], as registers are loaded.
+// registers for bfloat16 (Kernels::tile), each 16 of those pairs, and what is left, lie as [2][pairs][16][2], as registers are loaded.
 constexpr int64_t kPanel = 32;
 constexpr int64_t kScaleBytes = kPanel * 4;
 
-inline int64_t even(int64_t k) { return (k + 1) / 2 * 2; }
+// Up to a multiple of `together`.
+inline int64_t whole(int64_t count, int64_t together) { return (count + together - 1) / together * together; }
+inline int64_t even(int64_t k) { return whole(k, 2); }
 
 inline int64_t panel_bytes(Dtype dtype, int64_t k) {
   switch (dtype) {
@@ -26,11 +28,9 @@ inline int64_t panel_bytes(Dtype dtype, int64_t k) {
 }
 
 // Where a pair of inputs of one feature is among those of a panel.
-inline int64_t place_of_pair(bool tiles, int64_t pairs, int64_t pair, int64_t lane) {
-  constexpr int64_t kTile = 16;
-  if (!tiles) return pair * kPanel + lane;
-  const int64_t first = pair / kTile * kTile, height = pairs - first < kTile ? pairs - first : kTile;
-  return first * kPanel + (lane / kTile * height + pair - first) * kTile + lane % kTile;
+inline int64_t place_of_pair(int64_t tile, int64_t pairs, int64_t pair, int64_t lane) {
+  const int64_t first = pair / tile * tile, height = pairs - first < tile ? pairs - first : tile;
+  return first * kPanel + (lane / tile * height + pair - first) * tile + lane % tile;
 }
 
 // The KV cache of paged attention lies, within a block, head by head: matrices of keys [head_dim, 16], one for each 16 slots, and one of
@@ -54,13 +54,13 @@ constexpr int kMaxOutputs = 4;
 
 // What an item of attention is computed with: for each of its KV heads some rows of `head` floats, padded, with room for whole tiles if they fill one.
 constexpr int64_t kFewDimensions = 512;  // that the KV heads of an item have together, if they are several
-inline int64_t whole_vectors(int64_t count) { return (count + 15) / 16 * 16; }  // of any instruction set
+inline int64_t whole_vectors(int64_t count) { return whole(count, 16); }  // of any instruction set
 inline int64_t rows_of_head(int64_t rows) { return rows < 16 ? rows : whole_vectors(rows); }
 // Floats of their running sums: numerators, and of each row a maximum and a denominator.
 inline int64_t floats_of_sums(int64_t kv_heads, int64_t rows, int64_t head) { return kv_heads * (rows_of_head(rows) * head + 2 * whole_vectors(rows)); }
 
-// Rows of activations are float32. Where products round them to bfloat16 in any case, an operator that nothing but such products reads may be asked
-// for rows that are rounded already. So many of those lie together as Kernels::rounded_rows says: [groups, width / 32, rows of a group, 32].
+// Rows of activations are float32. Where products round them to bfloat16 in any case (Kernels::rounds_rows), an operator that nothing but such
+// products reads may be asked for rows that are rounded already. As many as a tile has (Kernels::tile) lie together: [tiles, width / 32, tile, 32].
 struct MatMul {
   const void* x;         // [rows, k], rows x_stride values apart
   bool x_rounded;        // k is then x_stride and a multiple of kRoundedColumns
@@ -81,11 +81,12 @@ struct MatMul {
 };
 constexpr int64_t kRoundedColumns = 32;
 
-inline int64_t tile_begin(int64_t rows, int64_t tiles, int64_t tile) { return rows * tile / tiles; }
-inline int64_t tile_begin(const MatMul& m, int64_t tile) {
-  const int64_t begin = (tile_begin(m.rows, m.tiles, tile) + m.together - 1) / m.together * m.together;
-  return begin < m.rows ? begin : m.rows;
+// Of nearly equal tiles that begin at multiples of `together`.
+inline int64_t tile_begin(int64_t rows, int64_t tiles, int64_t tile, int64_t together = 1) {
+  const int64_t begin = whole(rows * tile / tiles, together);
+  return begin < rows ? begin : rows;
 }
+inline int64_t tile_begin(const MatMul& m, int64_t tile) { return tile_begin(m.rows, m.tiles, tile, m.together); }
 
 struct Embedding {
   const void* weight;  // packed
@@ -195,8 +196,8 @@ struct Mla {
 struct Kernels {
   const char* name;
   int max_tile_rows[4];  // of a product with weights of a Dtype
-  bool tiles;            // weights of bfloat16 are packed for tile registers
-  int64_t rounded_rows;  // of a group, see MatMul; 0 where products with weights of bfloat16 do not round rows
+  bool rounds_rows;      // of products with weights of bfloat16
+  int64_t tile;          // rows, pairs of inputs and features of a tile register for bfloat16; 1 where there is none
   int64_t cached_bytes;  // of rows, in the second-level cache while panels pass
   const void* (*pack_rows)(const MatMul&, int64_t tile_begin, int64_t tile_end);  // returns where they are: in MatMul::room, or where they were
   void (*matmul)(const MatMul&, int64_t panel_begin, int64_t panel_end, int64_t tile_begin, int64_t tile_end);

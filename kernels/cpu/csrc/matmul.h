@@ -134,7 +134,8 @@ inline const void* pack_rows(const MatMul& m, int64_t begin, int64_t end) {
     const auto value = [&](int64_t r, int64_t i) { return i < m.k ? x[r * m.x_stride + i] : 0.0f; };
 #if defined(__AMX_BF16__)
     if (m.dtype == Dtype::bf16) {
-      for (int64_t r = 0; r < rows; ++r) round_to_tiles(x + r * m.x_stride, m.k, to + r / kTileRows * kTileRows * row_bytes + r % kTileRows * kTileBytes);
+      const RowsInTiles packed = {reinterpret_cast<Rounded*>(to), row_bytes / 2};
+      for (int64_t r = 0; r < rows; ++r) round_to_tiles(x + r * m.x_stride, m.k, packed, r);
       continue;
     }
 #elif defined(__AVX512BF16__)
@@ -167,35 +168,29 @@ inline __attribute__((always_inline)) Floats silu(Floats x) { return x * recipro
 
 // 16 gate and 16 up features of each row, of which `count` are there.
 template <bool kBias, class Out>
-inline void gate(const float* tile, int64_t rows, const float* gate_bias, const float* up_bias, int64_t count, Out* out, int64_t stride) {
-  for (int64_t r = 0; r < rows; ++r, tile += kPanel, out += stride) {
-    Out result[16];
+inline void gate(const float* tile, int64_t first, int64_t rows, const float* gate_bias, const float* up_bias, const Out& out, int64_t column, int64_t count) {
+  for (int64_t row = first; row < first + rows; ++row, tile += kPanel) {
+    typename Out::Value result[16];
     for (int i = 0; i < 16; i += kLanes) {
       Floats g = load<Floats>(tile + i), u = load<Floats>(tile + 16 + i);
       if constexpr (kBias) g += load<Floats>(gate_bias + i), u += load<Floats>(up_bias + i);
       put(result + i, silu(g) * u);
     }
     if (count == 16)
-      memcpy(out, result, sizeof(result));
+      memcpy(out.at(row, column), result, sizeof(result));
     else
-      memcpy(out, result, count * sizeof(Out));
+      memcpy(out.at(row, column), result, count * sizeof(*result));
   }
 }
 
-template <class Rows>
-inline void gate_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, const float* tile, const Rows& out) {
+template <class Out>
+inline void gate_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, const float* tile, const Out& out) {
   const int64_t width = m.width[0], column = panel * 16, count = least(16, width - column);
+  if (!m.bias) return gate<false>(tile, first, rows, nullptr, nullptr, out, column, count);
   float gate_bias[16] = {}, up_bias[16] = {};
-  if (m.bias) {
-    memcpy(gate_bias, m.bias + column, count * sizeof(float));
-    memcpy(up_bias, m.bias + width + column, count * sizeof(float));
-  }
-  for (int64_t some; rows > 0; first += some, rows -= some, tile += some * kPanel) {
-    some = least(rows, out.together(first));
-    auto* const to = out.at(first, column);
-    if (m.bias) gate<true>(tile, some, gate_bias, up_bias, count, to, out.step());
-    else gate<false>(tile, some, nullptr, nullptr, count, to, out.step());
-  }
+  memcpy(gate_bias, m.bias + column, count * sizeof(float));
+  memcpy(up_bias, m.bias + width + column, count * sizeof(float));
+  gate<true>(tile, first, rows, gate_bias, up_bias, out, column, count);
 }
 
 inline void write_tile(const MatMul& m, int64_t panel, int64_t first, int64_t rows, const float* tile) {

@@ -31,7 +31,7 @@ T* out(void** params, int i) { return static_cast<T*>(params[i]); }
 // Of rows that are read or written rounded, see MatMul. False where no product would have rounded them.
 inline bool rounded_of(const char* name, bool* rounded) {
   *rounded = !std::strcmp(name, "bfloat16");
-  return !*rounded || kernels().rounded_rows;
+  return !*rounded || kernels().rounds_rows;
 }
 
 // A true count, within what the padded tensor has room for.

@@ -96,7 +96,7 @@ bool pack_panel(const PackWeight& op, int64_t panel) {
   using To = typename Format<to>::Storage;
   constexpr int64_t kTogether = to == Dtype::f32 ? 1 : 2;
   const int64_t steps = (op.k + kTogether - 1) / kTogether;
-  const bool tiles = to == Dtype::bf16 && kernels().tiles;
+  const int64_t tile = to == Dtype::bf16 ? kernels().tile : 1;
   const From* rows[kPanel];
   for (int64_t lane = 0; lane < kPanel; ++lane)
     rows[lane] = reinterpret_cast<const From*>(row_of(op, panel, lane, op.k * static_cast<int64_t>(sizeof(From))));
@@ -104,7 +104,7 @@ bool pack_panel(const PackWeight& op, int64_t panel) {
   To* const panel_out = reinterpret_cast<To*>(static_cast<char*>(op.out) + panel * panel_bytes(to, op.k));
   for (int64_t step = 0; step < steps; ++step)
     for (int64_t lane = 0; lane < kPanel; ++lane) {
-      To* out = panel_out + place_of_pair(tiles, steps, step, lane) * kTogether;
+      To* out = panel_out + place_of_pair(tile, steps, step, lane) * kTogether;
       for (int64_t i = 0; i < kTogether; ++i) {
         const int64_t k = step * kTogether + i;
         if (!rows[lane] || k >= op.k) {

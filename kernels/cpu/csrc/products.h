@@ -26,7 +26,7 @@ inline void run_all(MatMul* ops, int64_t count) {
   begins[0] = 0;
   for (int64_t g = 0; g < count; ++g) {
     ops[g].tiles = (ops[g].rows + tile_rows - 1) / tile_rows;
-    ops[g].together = ops->dtype == Dtype::bf16 ? std::max<int64_t>(1, isa.rounded_rows) : 1;
+    ops[g].together = ops->dtype == Dtype::bf16 ? isa.tile : 1;
     begins[g + 1] = begins[g] + ops[g].tiles * panels;
   }
   team_run_ranges(begins[count], [&](int64_t begin, int64_t end) {

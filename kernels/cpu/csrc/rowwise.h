@@ -11,7 +11,7 @@ inline void embed_row(const Embedding& op, int64_t id, float* out) {
   for (int64_t k = 0; k < op.hidden; k += kLanes) {
     const int64_t count = least(kLanes, op.hidden - k);
     Storage values[kLanes] = {};
-    for (int64_t i = 0; i < count; ++i) values[i] = from[place_of_pair(kTiles<T>, steps, (k + i) / kTogether, id % kPanel) * kTogether + (k + i) % kTogether];
+    for (int64_t i = 0; i < count; ++i) values[i] = from[place_of_pair(kTile<T>, steps, (k + i) / kTogether, id % kPanel) * kTogether + (k + i) % kTogether];
     const Floats widened = T::load_floats(values);
     memcpy(out + k, &widened, count * sizeof(float));  // the next row belongs to another thread
   }
@@ -60,8 +60,8 @@ inline int32_t argmax(const float* x, int64_t count) {
   return found;
 }
 
-template <class Rows>
-inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, float* total, const Rows& y, int64_t row, int64_t column) {
+template <class Out>
+inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, float* total, const Out& y, int64_t row, int64_t column) {
   const int64_t whole = op.group / kLanes * kLanes;
   Floats squares = {};
   float rest = 0.0f;

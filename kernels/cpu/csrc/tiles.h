@@ -56,12 +56,5 @@ inline void tile_multiply() {
 }
 
 // Rows as products read them: rounded, filled up with zeros to whole steps, of which those of 16 rows lie side by side.
-inline int64_t tile_row_bytes(int64_t k) { return (k + kTileStep - 1) / kTileStep * kTileBytes; }
-
-inline void round_to_tiles(const float* x, int64_t k, char* to) {
-  for (int64_t first = 0; first < k; first += kTileStep, to += kTileRows * kTileBytes) {
-    const auto some = [&](int64_t i) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << most(0, least(16, k - i))) - 1), x + i); };
-    _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(some(first + 16), some(first)));
-  }
-}
+inline int64_t tile_row_bytes(int64_t k) { return whole(k, kTileStep) * 2; }
 #endif
