@@ -238,7 +238,8 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
     const char* ahead = near ? weight + kBytesAhead : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
-    const int64_t stride = kPanel * (T::kBytes == 1 ? 2 : 4) / (end - begin), share = bytes / (end - begin);
+    // Rounded up: a line that nobody asked for keeps the next panel waiting for memory.
+    const int64_t tiles = end - begin, stride = (kPanel * (T::kBytes == 1 ? 2 : 4) + tiles - 1) / tiles, share = bytes / tiles;
     int64_t out_stride = kPanel;
     float* const out = output_of(m, panel, &out_stride);
     for (int64_t tile = begin; tile < end; ++tile) {
