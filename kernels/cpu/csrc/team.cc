@@ -121,7 +121,8 @@ class Team {
     const ExactFloats mode;
     const auto is_called = [&] { return call_.load(std::memory_order_seq_cst) != call; };
     while (!stopping_.load(std::memory_order_relaxed)) {
-      if (is_called()) done_.fetch_add(work(call = call_.load(std::memory_order_acquire)), std::memory_order_release);
+      if (is_called())
+        if (const int64_t done = work(call = call_.load(std::memory_order_acquire))) done_.fetch_add(done, std::memory_order_release);
       const auto deadline = std::chrono::steady_clock::now() + kPatience;
       bool found = false;
       while (!found && std::chrono::steady_clock::now() < deadline)
@@ -148,8 +149,8 @@ class Team {
   alignas(64) std::atomic<uint64_t> call_{0};  // its generation, how many items it has, and whether they are taken in ranges
   TeamFunction function_ = nullptr;
   void* context_ = nullptr;
-  int64_t done_by_workers_ = 0;           // items of all calls
-  alignas(64) std::atomic<int64_t> done_{0};  // likewise, as far as they are done
+  int64_t done_by_workers_ = 0;               // items of all calls
+  alignas(64) std::atomic<int64_t> done_{0};  // likewise, as they get done
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stopping_{false};
   std::mutex sleep_;

@@ -8,7 +8,7 @@ using TeamFunction = void (*)(void* context, int64_t begin, int64_t end);
 
 // Call function(context, begin, end) for ranges that make up [0, items), on the team if it is free, and return when all are done. Each thread has a
 // share of items that lie one behind the other, as long pieces of memory are read fastest, and helps others when its own are done. With
-// `in_ranges` a range is a part of what is left, so that they become shorter and all threads end at the same time; without, it is one item.
+// `in_ranges` a range is half of what is left of a share, so that they become shorter and all threads end at the same time; without, it is one item.
 void team_run(int64_t items, bool in_ranges, TeamFunction function, void* context);
 
 // Of items that cost much, or not the same: body(item).

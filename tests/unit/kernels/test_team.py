@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -66,6 +67,24 @@ def test_size_may_change_between_operators(problem: tuple[np.ndarray, np.ndarray
             assert (multiply(x, packed) == expected).all()
     finally:
         library.set_num_threads(before)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+def test_each_item_is_done_once_and_without_a_race(tmp_path: Path) -> None:
+    """Threads share out an operator's items without a lock."""
+    program = tmp_path / "team_stress"
+    here, sources = Path(__file__).parent, Path(__file__).parents[3] / "kernels" / "cpu" / "csrc"
+    built = subprocess.run(
+        ["g++", "-std=gnu++17", "-O1", "-g", "-fsanitize=thread", f"-I{sources}", here / "team_stress.cc", sources / "team.cc", "-pthread", "-o", program],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if "cannot find" in built.stderr and "tsan" in built.stderr:
+        pytest.skip("this g++ comes without ThreadSanitizer")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("ThreadSanitizer does not know how this kernel lays out memory: sysctl vm.mmap_rnd_bits=28")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 FORK = """
