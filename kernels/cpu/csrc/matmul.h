@@ -233,13 +233,13 @@ template <class T>
 inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, int64_t begin, int64_t end) {
   const int64_t row_bytes = packed_row_bytes(m), k = T::kBytes == 4 ? m.k : even(m.k), bytes = panel_bytes(m.dtype, m.k);
   alignas(64) float sums[kMaxRows<T> * kPanel];
+  // Rounded up: a line that nobody asked for keeps the next panel waiting for memory.
+  const int64_t tiles = end - begin, stride = (kPanel * (T::kBytes == 1 ? 2 : 4) + tiles - 1) / tiles, share = bytes / tiles;
   // What waits for memory alone asks for weights a little ahead, where it asks at all; they go on in the next panel.
-  const bool near = kRowsThatAsk == 1 && end - begin == 1 && m.rows <= kFewRows;
+  const bool near = kRowsThatAsk == 1 && tiles == 1 && m.rows <= kFewRows;
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
     const char* ahead = near ? weight + kBytesAhead : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
-    // Rounded up: a line that nobody asked for keeps the next panel waiting for memory.
-    const int64_t tiles = end - begin, stride = (kPanel * (T::kBytes == 1 ? 2 : 4) + tiles - 1) / tiles, share = bytes / tiles;
     int64_t out_stride = kPanel;
     float* const out = output_of(m, panel, &out_stride);
     for (int64_t tile = begin; tile < end; ++tile) {

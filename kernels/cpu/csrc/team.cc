@@ -95,20 +95,20 @@ class Team {
     const uint64_t generation = call >> 32;
     int64_t done = 0;
     for (int64_t i = 0; i < size; ++i) {
-      const int64_t owner = (own_number + i) % size, first = items * owner / size, end = items * (owner + 1) / size;
+      const int64_t owner = (own_number + i) % size, begin = items * owner / size, end = items * (owner + 1) / size;
       std::atomic<uint64_t>& share = shares_[owner].taken;
       for (uint64_t taken = share.load(std::memory_order_acquire);;) {
         const bool untouched = taken >> 32 != generation;
         if (untouched && call_.load(std::memory_order_acquire) != call) return done;
-        const int64_t begin = first + (untouched ? 0 : static_cast<uint32_t>(taken)), left = end - begin;
+        const int64_t next = untouched ? begin : begin + static_cast<uint32_t>(taken), left = end - next;
         if (left <= 0) break;
         const int64_t count = call & 1 ? (left + 1) / 2 : 1;
-        const uint64_t then = generation << 32 | static_cast<uint64_t>(begin + count - first);
+        const uint64_t then = generation << 32 | static_cast<uint64_t>(next + count - begin);
         if (!share.compare_exchange_weak(taken, then, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
         taken = then;
         // The call cannot end before these items are done, so its fields are stable from here on.
         at_work = true;
-        function_(context_, begin, begin + count);
+        function_(context_, next, next + count);
         at_work = false;
         done += count;
       }
