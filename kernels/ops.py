@@ -97,6 +97,20 @@ class MatMul(nn.Cell):
         return self.op(x, weight, *bias_and_count)
 
 
+class MatMulArgMax(nn.Cell):
+    """`MatMul` and MindSpore's `Argmax` of its rows: `(x [L, K], weight, num_logits) -> (logits [L, N], int32 [L])`.
+
+    The lowest index wins among equals.
+    """
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.op = _custom("matmul_argmax", lambda x, *_: ([x[0], out_features], [x[0]]), ms.float32, ms.int32)
+
+    def construct(self, x: Tensor, weight: Tensor, num_logits: Tensor) -> tuple[Tensor, Tensor]:
+        return self.op(x, weight, num_logits)
+
+
 class MatMulSwiglu(nn.Cell):
     """`silu(x @ gate.T + gate_bias) * (x @ up.T + up_bias)`: `(x [T, K], weight, [bias [2 * I],] num_tokens) -> [T, I]`.
 
@@ -386,17 +400,6 @@ class Gather(nn.Cell):
 
     def construct(self, x: Tensor, indices: Tensor, num_logits: Tensor) -> Tensor:
         return self.op(x, indices, num_logits)
-
-
-class ArgMax(nn.Cell):
-    """Index of the largest of each row, the lowest among equals: `(logits [L, V], num_logits) -> int32 [L]`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.op = _custom("argmax", lambda logits, _: [logits[0]], ms.int32)
-
-    def construct(self, logits: Tensor, num_logits: Tensor) -> Tensor:
-        return self.op(logits, num_logits)
 
 
 def capture(network: nn.Cell, inputs: Sequence[Tensor]) -> LaunchCapture:

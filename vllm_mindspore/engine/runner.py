@@ -184,7 +184,7 @@ class ModelRunner:
             self._head_rows[: len(rows)] = rows
             self._head_count[0] = len(rows)
             with mindspore_turn:
-                result = self.model.lm_head_cell(*self._head_tensors)
+                result, _ = self.model.lm_head_cell(*self._head_tensors)
             logits[start : start + len(rows)] = result.asnumpy()[: len(rows)]
         return logits
 

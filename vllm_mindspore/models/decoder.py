@@ -122,14 +122,14 @@ class DecoderLayer(nn.Cell):
 
 
 class LmHead(nn.Cell):
-    """Logits of hidden states: `(hidden_states [L, hidden_size], num_logits [1]) -> [L, vocab_size]`."""
+    """Of hidden states: `(hidden_states [L, hidden_size], num_logits [1]) -> (logits [L, vocab_size], greedy token ids [L])`."""
 
     def __init__(self, config: ModelConfig, weight: Parameter) -> None:
         super().__init__(auto_prefix=False)
         self.weight = weight
-        self.project = ops.MatMul([config.vocab_size])
+        self.project = ops.MatMulArgMax(config.vocab_size)
 
-    def construct(self, hidden_states: Tensor, num_logits: Tensor) -> Tensor:
+    def construct(self, hidden_states: Tensor, num_logits: Tensor) -> tuple[Tensor, Tensor]:
         return self.project(hidden_states, self.weight, num_logits)
 
 
@@ -167,7 +167,6 @@ class Decoder(nn.Cell):
         self.embed = ops.Embedding(config.hidden_size)
         self.first_norm = ops.RmsNorm(config.rms_norm_eps)
         self.gather = ops.Gather()
-        self.argmax = ops.ArgMax()
         self.set_train(False)
 
     def set_kv_cache(self, caches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -194,5 +193,5 @@ class Decoder(nn.Cell):
             x, residual = layer(
                 x, residual, position_ids, slot_mapping, block_tables, context_lens, q_seq_lens, num_tokens, num_seqs
             )
-        logits = self.lm_head_cell(self.gather(x, logits_indices, num_logits), num_logits)
-        return logits, self.argmax(logits, num_logits), x
+        logits, greedy = self.lm_head_cell(self.gather(x, logits_indices, num_logits), num_logits)
+        return logits, greedy, x

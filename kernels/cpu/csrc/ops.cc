@@ -1,25 +1,30 @@
 // The operators of the dense networks, as MindSpore calls them: AOT custom operators, see op.h.
 #include "products.h"
 
-// x [T, K], weight, [bias [N],] num_tokens [1] -> one or more [T, n]
-static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int nparam, bool has_bias, bool gated) {
+// x [T, K], weight, [bias [N],] num_tokens [1] -> `outputs` of [T, n]. False for what cannot be computed.
+static bool product_of(void** params, int64_t** shapes, const char** dtypes, bool has_bias, int outputs, MatMul* op) {
   const int count = 2 + has_bias, first_output = count + 1;
-  MatMul& op = *scratch_products(1);
-  op = {};
-  if (!weight_dtype_of(dtypes[1], &op.dtype) || !rounded_of(dtypes[0], &op.x_rounded) || !rounded_of(dtypes[first_output], &op.out_rounded)) return 1;
-  if (nparam - first_output > kMaxOutputs) return 1;
-  op.x = params[0];
-  op.weight = params[1];
-  op.bias = has_bias ? in<float>(params, 2) : nullptr;
-  op.k = op.x_stride = shapes[0][1];
-  op.rows = count_of(params, count, shapes[0][0]);
-  op.panels = shapes[1][0];
-  op.gated = gated;
-  op.num_outputs = nparam - first_output;
-  for (int i = 0; i < op.num_outputs; ++i) {
-    op.out[i] = params[first_output + i];
-    op.width[i] = op.stride[i] = shapes[first_output + i][1];
+  *op = {};
+  if (!weight_dtype_of(dtypes[1], &op->dtype) || !rounded_of(dtypes[0], &op->x_rounded) || !rounded_of(dtypes[first_output], &op->out_rounded)) return false;
+  if (outputs > kMaxOutputs) return false;
+  op->x = params[0];
+  op->weight = params[1];
+  op->bias = has_bias ? in<float>(params, 2) : nullptr;
+  op->k = op->x_stride = shapes[0][1];
+  op->rows = count_of(params, count, shapes[0][0]);
+  op->panels = shapes[1][0];
+  op->num_outputs = outputs;
+  for (int i = 0; i < outputs; ++i) {
+    op->out[i] = params[first_output + i];
+    op->width[i] = op->stride[i] = shapes[first_output + i][1];
   }
+  return true;
+}
+
+static int matmul_op(void** params, int64_t** shapes, const char** dtypes, int nparam, bool has_bias, bool gated) {
+  MatMul& op = *scratch_products(1);
+  if (!product_of(params, shapes, dtypes, has_bias, nparam - 3 - has_bias, &op)) return 1;
+  op.gated = gated;
   run_all(&op, 1);
   return 0;
 }
@@ -189,11 +194,39 @@ OP(gather, 3) {
   return 0;
 }
 
-// logits [L, V], num_logits [1] -> [L]; the lowest index among equals
-OP(argmax, 2) {
-  const int64_t columns = shapes[0][1];
-  for_rows(count_of(params, 1, shapes[0][0]), columns, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) out<int32_t>(params, 2)[i] = kernels().argmax(in<float>(params, 0) + i * columns, columns);
+namespace {
+struct Largest {
+  float value;
+  int32_t index;  // the lowest among equals
+};
+inline bool is_larger(const Largest& a, const Largest& b) { return a.value > b.value || (a.value == b.value && a.index < b.index); }
+}  // namespace
+
+// x [L, K], weight, num_logits [1] -> logits [L, N], index of the largest of each row [L]
+OP(matmul_argmax, 3, 0, params_at(0)) {
+  constexpr int64_t kFloatsAtOnce = 16 << 10;  // are looked at while the second-level cache has them
+  MatMul& op = *scratch_products(1);
+  if (!product_of(params, shapes, dtypes, false, 1, &op)) return 1;
+  // Each thread keeps what it finds in a part of its own.
+  const int64_t threads = team_size(), apart = whole(op.rows, 64 / sizeof(Largest));
+  Largest* const found = static_cast<Largest*>(scratch(Purpose::found, threads * apart * sizeof(Largest)));
+  std::fill_n(found, threads * apart, Largest{-std::numeric_limits<float>::infinity(), 0});
+  const int64_t panels_at_once = std::max<int64_t>(1, kFloatsAtOnce / (kPanel * std::max<int64_t>(1, op.rows)));
+  run_all(&op, 1, panels_at_once, [&](const MatMul& product, int64_t panel, int64_t panel_end, int64_t tile, int64_t tile_end) {
+    kernels().matmul(product, panel, panel_end, tile, tile_end);
+    const int64_t column = panel * kPanel, columns = std::min(panel_end * kPanel, product.width[0]) - column;
+    Largest* const own = found + team_number() * apart;
+    for (int64_t row = tile_begin(product, tile); row < tile_begin(product, tile_end); ++row) {
+      const float* const logits = static_cast<const float*>(product.out[0]) + row * product.stride[0] + column;
+      const int32_t index = kernels().argmax(logits, columns);
+      const Largest here = {logits[index], static_cast<int32_t>(column + index)};
+      if (is_larger(here, own[row])) own[row] = here;
+    }
   });
+  for (int64_t row = 0; row < op.rows; ++row) {
+    for (int64_t t = 1; t < threads; ++t)
+      if (is_larger(found[t * apart + row], found[row])) found[row] = found[t * apart + row];
+    out<int32_t>(params, 4)[row] = found[row].index;
+  }
   return 0;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <limits>
 
 #include "op.h"
 
@@ -9,7 +10,10 @@
 //
 // A thread packs the rows it needs for itself, even if another packs them too: to share them would be a wait for each other, and lines that one core
 // writes and others have read before go back and forth between their caches, which takes several times as long as packing does.
-inline void run_all(MatMul* ops, int64_t count) {
+//
+// compute(product, panel, panel_end, tile, tile_end) is called for at most so many panels at once.
+template <class Compute>
+void run_all(MatMul* ops, int64_t count, int64_t panels_at_once, Compute&& compute) {
   if (!count) return;
   static std::atomic<uint64_t> runs{0};
   const uint64_t run = ++runs;
@@ -47,13 +51,16 @@ inline void run_all(MatMul* ops, int64_t count) {
       op.packed_rows = packed.rows;
       for (const int64_t stop = std::min(end, origin + tiles * panels); begin < stop;) {
         const int64_t panel = (begin - origin) / tiles, tile = (begin - origin) % tiles;
-        const int64_t some = std::min(tiles - tile, stop - begin), alike = some == tiles ? (stop - begin) / tiles : 1;  // whole panels at once
-        isa.matmul(op, panel, panel + alike, first + tile, first + tile + some);
+        const int64_t some = std::min(tiles - tile, stop - begin);
+        const int64_t alike = some == tiles ? std::min((stop - begin) / tiles, panels_at_once) : 1;  // whole panels
+        compute(op, panel, panel + alike, first + tile, first + tile + some);
         begin += alike * some;
       }
     }
   });
 }
+
+inline void run_all(MatMul* ops, int64_t count) { run_all(ops, count, std::numeric_limits<int64_t>::max(), kernels().matmul); }
 
 // Room for so many products and what run_all needs beside them.
 inline MatMul* scratch_products(int64_t count) {

@@ -26,7 +26,7 @@ inline void pause_briefly() {
 }
 
 // Of the threads of a team; the one that runs an operator is the first.
-thread_local size_t own_number = 0;
+thread_local int own_number = 0;
 thread_local bool at_work = false;  // on an item, of which what it shares out is a part
 
 class Team {
@@ -192,6 +192,7 @@ void team_run(int64_t items, bool in_ranges, TeamFunction function, void* contex
 }
 
 int team_size() { return team().size(); }
+int team_number() { return own_number; }
 void set_team_size(int threads) { team().resize(threads); }
 
 void* scratch(Purpose purpose, int64_t bytes) {

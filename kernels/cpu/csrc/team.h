@@ -26,9 +26,11 @@ void team_run_ranges(int64_t items, F&& body) {
 }
 
 int team_size();
-// At least 1. Takes effect at the next operator.
+// Of the calling thread among those that share an operator, from 0.
+int team_number();
+// At least 1. Takes effect at the next operator; not while another thread is at one.
 void set_team_size(int threads);
 
 // Memory of the calling thread, aligned to 64 bytes, kept until the thread's next call with the same purpose.
-enum class Purpose { packed_rows, attention, items, chain, count };
+enum class Purpose { packed_rows, attention, items, chain, found, count };
 void* scratch(Purpose purpose, int64_t bytes);

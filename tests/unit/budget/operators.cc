@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int64_t kHidden = 256, kMiddle = 512, kHeads = 4, kKvHeads = 2, kHeadDim = 64, kBlock = 16, kContext = 1024;
+constexpr int64_t kHidden = 256, kMiddle = 512, kHeads = 4, kKvHeads = 2, kHeadDim = 64, kBlock = 16, kContext = 1024, kVocabulary = 4096;
 
 struct Tensor {
   const char* dtype;
@@ -62,11 +62,11 @@ struct Call {
 CASE(matmul_1_row)
 CASE(matmul_8_rows)
 CASE(matmul_96_rows)
+CASE(matmul_argmax_8_rows)
 CASE(swiglu_1_row)
 CASE(attention_1_token_1024_keys)
 CASE(attention_16_tokens_1024_keys)
 CASE(add_rms_norm_8_rows)
-CASE(argmax_8_rows)
 
 int main(int, char** arguments) {
   void* library = dlopen(arguments[1], RTLD_NOW);
@@ -92,7 +92,7 @@ int main(int, char** arguments) {
       {attention_1_token_1024_keys, "paged_attention", attention(1)},
       {attention_16_tokens_1024_keys, "paged_attention", attention(16)},
       {add_rms_norm_8_rows, "add_rms_norm", {rows(8, kHidden), rows(8, kHidden), floats(kHidden), floats(1), number(8), rows(8, kHidden), rows(8, kHidden)}},
-      {argmax_8_rows, "argmax", {rows(8, 4096), number(8), {"int32", {8}}}},
+      {matmul_argmax_8_rows, "matmul_argmax", {rows(8, kHidden), weight(kVocabulary, kHidden), number(8), rows(8, kVocabulary), {"int32", {8}}}},
   };
   for (Case& one : cases) {
     Call call(library, one.op, one.tensors);

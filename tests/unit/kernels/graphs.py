@@ -36,9 +36,8 @@ class EveryOp(nn.Cell):
         self.swiglu = ops.MatMulSwiglu(MIDDLE)
         self.swiglu_bias = ops.MatMulSwiglu(MIDDLE, has_bias=True)
         self.project_biased = ops.MatMul([HIDDEN], has_bias=True)
-        self.head = ops.MatMul([VOCABULARY])
+        self.head = ops.MatMulArgMax(VOCABULARY)
         self.gather = ops.Gather()
-        self.argmax = ops.ArgMax()
 
     def construct(
         self,
@@ -69,8 +68,7 @@ class EveryOp(nn.Cell):
         gated_biased = self.swiglu_bias(second_normed, self.gate_up, self.gate_up_bias, num_tokens)
         down = self.project_biased(gated, self.down, self.down_bias, num_tokens)
         last = self.gather(down, logits_indices, num_logits)
-        logits = self.head(last, self.vocabulary, num_logits)
-        greedy = self.argmax(logits, num_logits)
+        logits, greedy = self.head(last, self.vocabulary, num_logits)
         return (
             *(embedded, normed, query, key, value, query_normed, query_turned, key_turned, attended, projected),
             *(second_normed, residual, gated, gated_biased, down, last, logits, greedy),

@@ -99,6 +99,35 @@ def test_gated_product_of_any_size(
     assert (result[rows:] == abi.UNTOUCHED).all()
 
 
+@EXAMPLES
+@given(
+    seed=SEEDS,
+    vocabulary=st.integers(1, 900),
+    kinds=st.integers(1, 900),
+    k=st.integers(1, 40),
+    rows=st.integers(0, 40),
+    padding=st.integers(0, 3),
+    threads=st.integers(1, 3),
+)
+def test_the_largest_of_each_row_of_a_product(
+    isa: str, dtype: str, seed: int, vocabulary: int, kinds: int, k: int, rows: int, padding: int, threads: int
+) -> None:
+    """The lowest index among equals, as numpy's: few kinds of features make ties, over all panels and threads. Some rows overflow to -inf."""
+    rng = np.random.default_rng(seed)
+    weight = reference.to_dtype(np.abs(rng.standard_normal((kinds, k))), dtype)[rng.integers(0, kinds, vocabulary)]
+    x = (rng.standard_normal((rows + padding, k)) * rng.choice([0.0, 1.0], (rows + padding, 1))).astype(np.float32)
+    x[rng.random(len(x)) < 0.1] = -3e38
+    (same,) = product(x, [weight], dtype, rows)
+    packed = library.pack_weight([weight], dtype, dtype)
+    with abi.threads(threads):
+        logits, found = abi.call(
+            "matmul_argmax", [x, packed, abi.count(rows)], same.shape, (len(x),), dtype=[np.float32, np.int32]
+        )
+    assert np.array_equal(logits, same, equal_nan=True)
+    assert (found[:rows] == logits[:rows].argmax(-1)).all()
+    assert (found[rows:] == abi.UNTOUCHED).all()
+
+
 def test_product_past_the_cache(isa: str, dtype: str) -> None:
     """So many rows that they pass in several blocks, and so many panels that an item takes more than one."""
     rng = np.random.default_rng(2)
