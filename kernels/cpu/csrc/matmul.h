@@ -235,8 +235,7 @@ inline void matmul_of(const MatMul& m, int64_t panel_begin, int64_t panel_end, i
   alignas(64) float sums[kMaxRows<T> * kPanel];
   // Rounded up: a line that nobody asked for keeps the next panel waiting for memory.
   const int64_t tiles = end - begin, stride = (kPanel * (T::kBytes == 1 ? 2 : 4) + tiles - 1) / tiles, share = bytes / tiles;
-  // What waits for memory alone asks for weights a little ahead, where it asks at all; they go on in the next panel.
-  const bool near = kRowsThatAsk == 1 && tiles == 1 && m.rows <= kFewRows;
+  const bool near = tiles == 1 && m.rows <= kRowsThatAskNear;
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const char* weight = static_cast<const char*>(m.weight) + panel * bytes;
     const char* ahead = near ? weight + kBytesAhead : static_cast<const char*>(m.weight) + least(panel + 1, m.panels - 1) * bytes;
