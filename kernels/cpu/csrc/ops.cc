@@ -199,7 +199,9 @@ struct Largest {
   float value;
   int32_t index;  // the lowest among equals
 };
-inline bool is_larger(const Largest& a, const Largest& b) { return a.value > b.value || (a.value == b.value && a.index < b.index); }
+void keep_larger(Largest* best, const Largest& other) {
+  if (other.value > best->value || (other.value == best->value && other.index < best->index)) *best = other;
+}
 }  // namespace
 
 // x [L, K], weight, num_logits [1] -> logits [L, N], index of the largest of each row [L]
@@ -207,25 +209,24 @@ OP(matmul_argmax, 3, 0, params_at(0)) {
   constexpr int64_t kFloatsAtOnce = 16 << 10;  // are looked at while the second-level cache has them
   MatMul& op = *scratch_products(1);
   if (!product_of(params, shapes, dtypes, false, 1, &op)) return 1;
+  const Kernels& isa = kernels();
   // Each thread keeps what it finds in a part of its own.
   const int64_t threads = team_size(), apart = whole(op.rows, 64 / sizeof(Largest));
   Largest* const found = static_cast<Largest*>(scratch(Purpose::found, threads * apart * sizeof(Largest)));
   std::fill_n(found, threads * apart, Largest{-std::numeric_limits<float>::infinity(), 0});
   const int64_t panels_at_once = std::max<int64_t>(1, kFloatsAtOnce / (kPanel * std::max<int64_t>(1, op.rows)));
   run_all(&op, 1, panels_at_once, [&](const MatMul& product, int64_t panel, int64_t panel_end, int64_t tile, int64_t tile_end) {
-    kernels().matmul(product, panel, panel_end, tile, tile_end);
+    isa.matmul(product, panel, panel_end, tile, tile_end);
     const int64_t column = panel * kPanel, columns = std::min(panel_end * kPanel, product.width[0]) - column;
     Largest* const own = found + team_number() * apart;
     for (int64_t row = tile_begin(product, tile); row < tile_begin(product, tile_end); ++row) {
       const float* const logits = static_cast<const float*>(product.out[0]) + row * product.stride[0] + column;
-      const int32_t index = kernels().argmax(logits, columns);
-      const Largest here = {logits[index], static_cast<int32_t>(column + index)};
-      if (is_larger(here, own[row])) own[row] = here;
+      const int32_t index = isa.argmax(logits, columns);
+      keep_larger(&own[row], {logits[index], static_cast<int32_t>(column + index)});
     }
   });
   for (int64_t row = 0; row < op.rows; ++row) {
-    for (int64_t t = 1; t < threads; ++t)
-      if (is_larger(found[t * apart + row], found[row])) found[row] = found[t * apart + row];
+    for (int64_t t = 1; t < threads; ++t) keep_larger(&found[row], found[t * apart + row]);
     out<int32_t>(params, 4)[row] = found[row].index;
   }
   return 0;

@@ -20,7 +20,7 @@ constexpr int kFewRows = 3;
 constexpr int kRowsThatAsk = 1, kRowsThatAskNear = kFewRows;
 constexpr int64_t kBytesAhead = 3072;
 #else
-constexpr int kRowsThatAsk = kFewRows + 1, kRowsThatAskNear = kLanes == 16 ? 12 : 0;
+constexpr int kRowsThatAsk = kFewRows + 1, kRowsThatAskNear = kSumsAtOnce * kLanes / kPanel;
 constexpr int64_t kBytesAhead = 6144;
 #endif
 // The most vectors that so many rows leave registers for.
