@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import is_zipfile
 
 import mindspore as ms
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
@@ -26,12 +29,15 @@ from vllm_mindspore.kernels import ops
 from vllm_mindspore.kernels.errors import NotFinite
 from vllm_mindspore.models.config import ModelConfig
 from vllm_mindspore.models.registry import model_class
+from vllm_mindspore.weight_files import FORMS, NOT_WEIGHTS, PATTERNS, without_index
 
 logger = getLogger(__name__)
 
-_SAFETENSORS, _PICKLES = "model.safetensors", "pytorch_model.bin"
-_IGNORED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
-"""Ends of names that old checkpoints hold and nobody needs."""
+_IGNORED = (
+    *(".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached", ".masked_bias", ".attn.bias"),
+    *(".k_scale", ".v_scale", ".kv_scale"),
+)
+"""Ends of names that old checkpoints hold and nobody needs; the last are of caches in FP8."""
 _STORAGE = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}
 
 
@@ -42,6 +48,7 @@ def load_model(
     *,
     revision: str | None = None,
     download_dir: str | None = None,
+    from_modelscope: bool = False,
     show_progress: bool = True,
     weight_dtype: str | None = None,
     max_position: int,
@@ -49,11 +56,12 @@ def load_model(
     """Make the network of a checkpoint.
 
     Args:
-        path_or_id: a folder, or the id of a model on the Hugging Face hub.
+        path_or_id: a folder, or the id of a model on a hub.
         hf_config: its `transformers.PretrainedConfig`.
         dtype: bfloat16, float16 or float32; weights of another dtype are converted.
         revision: of the hub's model.
         download_dir: where downloads are kept, instead of the hub's cache.
+        from_modelscope: whether the hub is ModelScope, not Hugging Face's.
         show_progress: whether a progress bar is shown.
         weight_dtype: int8, if the weights are to be quantised as they are read.
         max_position: how many positions a sequence may have.
@@ -61,37 +69,65 @@ def load_model(
     Raises:
         UserError: the checkpoint is missing, damaged, incomplete, or of a model that we do not have.
     """
-    folder = _folder(path_or_id, revision, download_dir)
+    folder = _folder(path_or_id, revision, download_dir, from_modelscope)
     config = ModelConfig.from_hf(hf_config, dtype, source=folder)
     checkpoint = Checkpoint(folder, dtype, show_progress, weight_dtype)
     with checkpoint.reading(config), mindspore_turn:
         return model_class(config.architecture)(config, checkpoint, max_position)
 
 
-def _folder(path_or_id: str, revision: str | None, download_dir: str | None) -> Path:
+def _folder(path_or_id: str, revision: str | None, download_dir: str | None, from_modelscope: bool) -> Path:
     if Path(path_or_id).is_dir():
         return Path(path_or_id)
-    try:
-        for stem in (_SAFETENSORS, _PICKLES):
-            name, _, suffix = stem.partition(".")
-            patterns = ["config.json", stem, f"{stem}.index.json", f"{name}-*.{suffix}"]
-            folder = Path(
-                snapshot_download(path_or_id, revision=revision, cache_dir=download_dir, allow_patterns=patterns)
+    hub = "ModelScope" if from_modelscope else "the Hugging Face hub"
+    if from_modelscope:  # which vLLM has imported by now, or refused to start without
+        download = import_module("modelscope.hub.snapshot_download").snapshot_download
+    else:
+        download = snapshot_download
+
+    def fetch(*patterns: str) -> Path:
+        return Path(
+            download(
+                path_or_id,
+                revision=revision,
+                cache_dir=download_dir,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(NOT_WEIGHTS),
+                local_files_only=HF_HUB_OFFLINE,
             )
-            if any(folder.glob(f"*.{suffix}")):
+        )
+
+    try:
+        for form in FORMS:
+            index = f"{form}.index.json"
+            folder = fetch("config.json", index)
+            fetch(*(_names_in(folder / index) if (folder / index).is_file() else [PATTERNS[form]]))
+            if any(folder.glob(PATTERNS[form])):
                 return folder
+    except UserError:
+        raise
     except HFValidationError:
-        raise UserError(f"{path_or_id} is neither a folder nor the id of a model on the Hugging Face hub.") from None
+        raise UserError(f"{path_or_id} is neither a folder nor the id of a model on {hub}.") from None
     except PermissionError as error:
+        home = "MODELSCOPE_CACHE" if from_modelscope else "HF_HOME"
         raise UserError(
-            f"The model {path_or_id} cannot be stored: {error.filename} is not writable. Set HF_HOME or --download-dir to a folder that is."
+            f"The model {path_or_id} cannot be stored: {error.filename} is not writable. Set {home} or --download-dir to a folder that is."
         ) from None
     except Exception as error:  # the hub's client raises its own, requests' and the operating system's
         sentence = " ".join(str(error).split())
         raise UserError(
-            f"The model {path_or_id} is no folder here and cannot be fetched from the Hugging Face hub: {sentence}"
+            f"The model {path_or_id} is no folder here and cannot be fetched from {hub}: {sentence}"
         ) from error
-    raise UserError(f"{path_or_id} has neither {_SAFETENSORS} nor {_PICKLES} on the Hugging Face hub.")
+    where = "in the cache, and HF_HUB_OFFLINE keeps from fetching them" if HF_HUB_OFFLINE else f"on {hub}"
+    raise UserError(f"{path_or_id} has no weights ({' or '.join(PATTERNS.values())}) {where}.")
+
+
+def _names_in(index: Path) -> list[str]:
+    """The shards that an index lists."""
+    try:
+        return sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index} is not the index of a sharded checkpoint: fetch it again.") from None
 
 
 class _Stored(NamedTuple):
@@ -110,9 +146,20 @@ class _Stored(NamedTuple):
 
     def to_pack_as(self, dtype: str) -> _Stored:
         """Themselves; of int8 that is to be floats, what it stands for, in float32."""
-        if self.scales is None or dtype == "int8":
-            return self
-        return _Stored([array * scale[:, None] for array, scale in zip(self.arrays, self.scales)], "float32", None)
+        return self if self.scales is None or dtype == "int8" else self.in_float32()
+
+    def in_float32(self) -> _Stored:
+        """Copies of what it stands for."""
+        wide = [_in_float32(array, self.dtype) for array in self.arrays]
+        if self.scales is not None:
+            wide = [array * scale[:, None] for array, scale in zip(wide, self.scales)]
+        return _Stored(wide, "float32", None)
+
+
+def _in_float32(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    if dtype == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
 
 
 class Checkpoint:
@@ -123,7 +170,12 @@ class Checkpoint:
         self._dtype, self._weight_dtype = dtype, weight_dtype or dtype
         self._show_progress = show_progress
         self._files: dict[Path, Any] = {}
-        self._where = {name: file for file in self._list_files() for name in self._open(file)}
+        self._where: dict[str, Path] = {}
+        for file in self._list_files():
+            for name in self._open(file):
+                if name in self._where:
+                    raise UserError(f"{self._where[name]} and {file} both hold {name}: keep the one that is right.")
+                self._where[name] = file
         self._unread = set(self._where)
 
     @contextmanager
@@ -175,7 +227,7 @@ class Checkpoint:
     ) -> ms.Tensor:
         """See `models.weights.Weights`."""
         read = self._stored(names, rows, columns)
-        target = dtype or self._dtype_of(names[0])
+        target = dtype or self._dtype_of(names)
         weight = read.to_pack_as(target)
         if order is not None:
             weight = weight.in_order(order)
@@ -188,7 +240,7 @@ class Checkpoint:
         self, names: Sequence[Sequence[str]], rows: Sequence[int], columns: int, *, interleave: bool = False
     ) -> ms.Tensor:
         """See `models.weights.Weights`."""
-        target = self._dtype_of(names[0][0])
+        target = self._dtype_of([name for parts in names for name in parts])
         packed = ops.PackedWeights(len(names), sum(rows), columns, target, interleave)
         for group, parts in enumerate(names):
             read = self._stored(parts, rows, columns)
@@ -220,9 +272,7 @@ class Checkpoint:
         for name, size in zip(names, sizes):
             array, dtype = self._read(name, (size,))
             self._progress.update(array.nbytes)
-            if dtype == "bfloat16":
-                array = (array.astype(np.uint32) << 16).view(np.float32)
-            parts.append(array.astype(np.float32))
+            parts.append(_in_float32(array, dtype))
         joined = np.concatenate(parts)
         if not np.isfinite(joined).all():
             raise self._not_finite(names)
@@ -233,11 +283,13 @@ class Checkpoint:
             self._read_int8(name, n, columns) if self._is_int8(name) else (*self._read(name, (n, columns)), None)
             for name, n in zip(names, rows)
         ]
-        dtypes = {dtype for _, dtype, _ in parts}
-        if len(dtypes) > 1:
-            raise UserError(f"{self._file_of(names[0])}: {', '.join(names)} have different dtypes, they must have one.")
-        scales = [scale for *_, scale in parts if scale is not None]
-        return _Stored([array for array, *_ in parts], dtypes.pop(), scales or None)
+        stored = [_Stored([array], dtype, None if scale is None else [scale]) for array, dtype, scale in parts]
+        if len({part.dtype for part in stored}) > 1:
+            copies = [part.in_float32() for part in stored]
+            ops.forget([array for part in stored for array in part.arrays])
+            stored = copies
+        scales = [scale for part in stored for scale in part.scales or ()]
+        return _Stored([array for part in stored for array in part.arrays], stored[0].dtype, scales or None)
 
     def _finish(self, read: _Stored) -> None:
         self._progress.update(sum(array.nbytes for array in read.arrays))
@@ -251,9 +303,9 @@ class Checkpoint:
         """Whether the checkpoint holds it as compressed-tensors does."""
         return f"{name}_scale" in self._where
 
-    def _dtype_of(self, name: str) -> str:
-        """That a matrix is packed to."""
-        return "int8" if self._is_int8(name) else self._weight_dtype
+    def _dtype_of(self, names: Sequence[str]) -> str:
+        """That matrices are packed to, one beside the other."""
+        return "int8" if all(map(self._is_int8, names)) else self._weight_dtype
 
     def _read_int8(self, name: str, rows: int, columns: int) -> tuple[np.ndarray[Any, Any], str, np.ndarray[Any, Any]]:
         """`[rows, columns]` of int8 and a scale for each row, stored by compressed-tensors: plainly, or four numbers to an int32, plus 128."""
@@ -303,33 +355,32 @@ class Checkpoint:
             raise UserError(
                 f"{file}: {name} has the shape {list(tensor.shape)}, where config.json asks for {list(shape)}: they are of different models."
             )
+        if tensor.dtype is torch.float64:
+            tensor = tensor.float()
         if tensor.dtype not in dtypes:
+            scale = f" without {name}_scale beside it" if tensor.dtype is torch.int8 else ""
             raise UserError(
-                f"{file}: {name} has the dtype {str(tensor.dtype).rpartition('.')[2]}, only {', '.join(dtypes.values())} can be read."
+                f"{file}: {name} has the dtype {str(tensor.dtype).rpartition('.')[2]}{scale}, only {', '.join(dtypes.values())} can be read."
             )
-        return tensor.contiguous()
+        return tensor.detach().contiguous()  # a pickle may hold parameters
 
     def _list_files(self) -> list[Path]:
-        for stem in (_SAFETENSORS, _PICKLES):
-            index = self.folder / f"{stem}.index.json"
+        for form in FORMS:
+            index = self.folder / f"{form}.index.json"
             if index.is_file():
-                return self._shards(index)
-            if (self.folder / stem).is_file():
-                return [self.folder / stem]
+                names = _names_in(index)
+            else:
+                names = without_index(form, (file.name for file in self.folder.iterdir() if file.is_file()))
+            for name in names:
+                if not (self.folder / name).is_file():
+                    raise UserError(
+                        f"{self.folder / name} is missing, though {index.name} lists it: fetch the checkpoint again."
+                    )
+            if names:
+                return [self.folder / name for name in names]
         raise UserError(
-            f"{self.folder} has neither {_SAFETENSORS} nor {_PICKLES} (nor their index.json): it holds no weights that can be read."
+            f"{self.folder} has neither {' nor '.join(PATTERNS.values())}: it holds no weights that can be read."
         )
-
-    def _shards(self, index: Path) -> list[Path]:
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            files = [self.folder / name for name in names]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{index} is not the index of a sharded checkpoint: fetch it again.") from None
-        for file in files:
-            if not file.is_file():
-                raise UserError(f"{file} is missing, though {index.name} lists it: fetch the checkpoint again.")
-        return files
 
     def _open(self, file: Path) -> Sequence[str]:
         """Map a file into memory, and return the names of its tensors."""
@@ -338,11 +389,18 @@ class Checkpoint:
                 handle = safe_open(file, framework="pt")
                 self._files[file] = handle
                 return list(handle.keys())
-            tensors: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-            self._files[file] = tensors
-            return list(tensors)
+            # Pickles of torch before 1.6 are no archives and cannot be mapped.
+            tensors = torch.load(file, map_location="cpu", mmap=is_zipfile(file), weights_only=True)
         except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         except Exception as error:  # torch's unpickler raises a good dozen of types
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        else:
+            if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+                raise UserError(
+                    f"{file} holds no tensors by name but a {type(tensors).__name__}: save the model's state_dict there."
+                )
+            # What else may stand beside weights is nothing that a network asks for.
+            self._files[file] = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+            return list(self._files[file])
         raise UserError(f"{file} is damaged or not complete ({reason}): fetch it again.")

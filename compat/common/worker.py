@@ -53,6 +53,7 @@ class NetworkWorker:
             dtype_name(self.vllm_config),
             revision=model.revision,
             download_dir=load.download_dir,
+            from_modelscope=os.environ.get("VLLM_USE_MODELSCOPE", "").lower() == "true",  # as vLLM reads it
             show_progress=getattr(load, "use_tqdm_on_load", True),  # since vLLM 0.8
             weight_dtype=weight_dtype(model.quantization),
             max_position=max_position,

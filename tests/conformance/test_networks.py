@@ -27,6 +27,7 @@ CASES = {
     "Llama llama3": ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),
     "Llama yarn": ("LlamaForCausalLM", {"rope_scaling": YARN}),
     "Llama biased untied": ("LlamaForCausalLM", {"tie_word_embeddings": False, "attention_bias": True, "num_key_value_heads": 4}),
+    "Mistral": ("MistralForCausalLM", {"sliding_window": 30}),
     "Qwen2": ("Qwen2ForCausalLM", {}),
     "Qwen3": ("Qwen3ForCausalLM", {}),
     "DeepSeek-V2": ("DeepseekV2ForCausalLM", {}),

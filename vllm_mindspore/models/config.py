@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,27 @@ from vllm_mindspore.models.config_reader import ConfigReader
 from vllm_mindspore.models.mla_config import MlaConfig, read_mla
 from vllm_mindspore.models.moe_config import MoeConfig, read_moe
 from vllm_mindspore.models.registry import supported_architectures
+from vllm_mindspore.models.rope_config import RopeConfig, read_rope
 from vllm_mindspore.models.stored_weights import check_stored_weights
 
 _DTYPES = ("bfloat16", "float16", "float32")
-
-
-@dataclass(frozen=True)
-class RopeConfig:
-    """Rotary position embedding, with the names of `config.json`."""
-
-    theta: float
-    kind: str = "default"
-    """default, linear, dynamic, llama3 or yarn."""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    """The rest of `rope_scaling`."""
+_NOT_FOLLOWED = {
+    "hidden_act": "silu",
+    "partial_rotary_factor": 1.0,
+    "is_causal": True,
+    "logit_scale": 1.0,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "dual_chunk_attention_config": None,
+}
+"""What changes the answers in some vLLM or transformers and in no network here, and the value that changes nothing."""
+_ALWAYS_WINDOWED = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")
+"""Whose `sliding_window` counts without `use_sliding_window`."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder: Llama, Qwen2, Qwen3; Mixtral, Qwen2-MoE and Qwen3-MoE, which have experts; DeepSeek, which has latent attention as well."""
+    """A decoder: Llama, Mistral, Qwen2, Qwen3; Mixtral, Qwen2-MoE and Qwen3-MoE, which have experts; DeepSeek, which has latent attention as well."""
 
     architecture: str
     vocab_size: int
@@ -94,17 +95,21 @@ class ModelConfig:
             raise reader.illegal("architectures", f"one of {', '.join(supported_architectures())}")
         if dtype not in _DTYPES:
             raise UserError(f"{dtype} is no dtype that the networks can have: choose {', '.join(_DTYPES)}.")
-        if reader.get("hidden_act", "silu") != "silu":
-            raise reader.illegal("hidden_act", "silu")
-        if reader.get("partial_rotary_factor", 1.0) != 1.0:
-            raise reader.illegal("partial_rotary_factor", "1.0")
+        for key, neutral in _NOT_FOLLOWED.items():
+            if reader.get(key, neutral) not in (None, neutral):
+                raise reader.illegal(key, "null" if neutral is None else str(neutral).lower())
         check_stored_weights(reader)
         num_layers, hidden_size = reader.count("num_hidden_layers"), reader.count("hidden_size")
         num_heads = reader.count("num_attention_heads")
-        mla = read_mla(reader) if architecture.startswith("Deepseek") else None
+        rope = read_rope(reader)
+        mla = read_mla(reader, rope) if architecture.startswith("Deepseek") else None
         num_kv_heads, head_dim = _heads(reader, num_heads, hidden_size, mla)
-        attention_bias = bool(reader.get("attention_bias", False))
-        is_qwen2 = architecture in ("Qwen2ForCausalLM", "Qwen2MoeForCausalLM")
+        may_have_biases = architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
+        attention_bias = may_have_biases and reader.flag("attention_bias")
+        qkv_bias = {
+            "Qwen2ForCausalLM": True,
+            "Qwen2MoeForCausalLM": reader.flag("qkv_bias", True),
+        }.get(architecture, attention_bias)
         return cls(
             architecture=architecture,
             vocab_size=reader.count("vocab_size"),
@@ -115,12 +120,12 @@ class ModelConfig:
             num_kv_heads=num_kv_heads,
             head_dim=head_dim,
             rms_norm_eps=reader.number("rms_norm_eps", 1e-6),
-            rope=_rope(reader),
+            rope=rope,
             max_position_embeddings=reader.count("max_position_embeddings"),
-            tie_word_embeddings=bool(reader.get("tie_word_embeddings", False)),
-            qkv_bias=bool(reader.get("qkv_bias", True)) if is_qwen2 else attention_bias,
-            o_bias=attention_bias and not is_qwen2,
-            mlp_bias=bool(reader.get("mlp_bias", False)) and architecture == "LlamaForCausalLM",
+            tie_word_embeddings=reader.flag("tie_word_embeddings"),
+            qkv_bias=qkv_bias,
+            o_bias=attention_bias,
+            mlp_bias=architecture == "LlamaForCausalLM" and reader.flag("mlp_bias"),
             qk_norm=architecture in ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM"),
             sliding_window=_sliding_window(reader, architecture, num_layers),
             dtype=dtype,
@@ -148,49 +153,14 @@ def _heads(reader: ConfigReader, num_heads: int, hidden_size: int, mla: MlaConfi
     return num_kv_heads, head_dim
 
 
-_ROPE_PARAMETERS = {
-    "default": (),
-    "linear": ("factor",),
-    "dynamic": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "yarn": (),
-}
-"""What each kind of `rope_scaling` cannot do without."""
-
-
-def _rope(reader: ConfigReader) -> RopeConfig:
-    theta = reader.number("rope_theta", 10000.0)
-    scaling = reader.get("rope_scaling")
-    if scaling is None:
-        return RopeConfig(theta)
-    if not isinstance(scaling, Mapping):
-        raise reader.illegal("rope_scaling", "an object or null")
-    kind = scaling.get("rope_type", scaling.get("type"))
-    if kind not in _ROPE_PARAMETERS:
-        raise reader.illegal("rope_scaling", f"of the type {', '.join(_ROPE_PARAMETERS)}")
-    for key in _ROPE_PARAMETERS[kind]:
-        if key not in scaling:
-            raise reader.illegal("rope_scaling", f"complete, {key} is missing")
-    if kind == "yarn" and not scaling.keys() & {"factor", "original_max_position_embeddings"}:
-        raise reader.illegal("rope_scaling", "complete, factor is missing")
-    for key, value in scaling.items():
-        if key not in ("rope_type", "type") and value is not None and isinstance(value, (int, float)) and not value > 0:
-            raise reader.illegal("rope_scaling", f"of positive numbers, {key} is {value}")
-    parameters = {
-        key: value for key, value in scaling.items() if key not in ("rope_type", "type") and value is not None
-    }
-    return RopeConfig(theta, kind, parameters)
-
-
 def _sliding_window(reader: ConfigReader, architecture: str, num_layers: int) -> tuple[int, ...]:
-    may_have_one = {"MixtralForCausalLM": True, "LlamaForCausalLM": False}
-    use = may_have_one.get(architecture, reader.get("use_sliding_window", False))
+    use = architecture in _ALWAYS_WINDOWED or reader.flag("use_sliding_window")
     if not use or reader.get("sliding_window") is None:
         return (0,) * num_layers
     if architecture == "Qwen2MoeForCausalLM":
         raise reader.illegal("use_sliding_window", "false")
     window = reader.count("sliding_window")
-    if architecture in ("MixtralForCausalLM", "Qwen3MoeForCausalLM"):
+    if architecture in (*_ALWAYS_WINDOWED, "Qwen3MoeForCausalLM"):
         return (window,) * num_layers
     kinds = reader.get("layer_types")
     if kinds is None:  # before transformers 4.53

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class ConfigReader:
     def __init__(self, config: Any, source: Path) -> None:
         self._values: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
         self._where = f"{source}/config.json" if source.is_dir() else str(source)
+        self._within = ""
         if source.is_dir() and not isinstance(config, Mapping):
             self._refuse_defaults(config, source / "config.json")
 
@@ -41,15 +43,24 @@ class ConfigReader:
     def get(self, key: str, default: Any = None) -> Any:
         return self._values.get(key, default)
 
+    def part(self, key: str) -> ConfigReader:
+        """Of the object that stands there."""
+        values = self.get(key)
+        if not isinstance(values, Mapping):
+            raise self.illegal(key, "an object or null")
+        part = ConfigReader(values, Path(self._where))
+        part._within = f"{self._within}{key}."
+        return part
+
     def missing(self, key: str) -> UserError:
-        return UserError(f"{self._where} has no {key}: add it, or fetch the checkpoint again.")
+        return UserError(f"{self._where} has no {self._within}{key}: add it, or fetch the checkpoint again.")
 
     def illegal(self, key: str, expected: str) -> UserError:
         return self.refused(key, self.get(key), expected)
 
     def refused(self, key: str, value: Any, expected: str) -> UserError:
         """Of a key that may lie within others, joined by dots."""
-        return UserError(f"{self._where} has {key} = {value!r}, it must be {expected}.")
+        return UserError(f"{self._where} has {self._within}{key} = {value!r}, it must be {expected}.")
 
     def count(self, key: str) -> int:
         value = self.get(key)
@@ -63,8 +74,16 @@ class ConfigReader:
         """A whole number that may be 0, which it is by default."""
         return 0 if not self.get(key) else self.count(key)
 
-    def number(self, key: str, default: float) -> float:
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.illegal(key, "true or false")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise self.illegal(key, "a positive number")
         return float(value)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from vllm_mindspore.models.config_reader import ConfigReader
+from vllm_mindspore.models.rope_config import RopeConfig
 
 
 @dataclass(frozen=True)
@@ -27,31 +26,29 @@ class MlaConfig:
     """Of the attention's scores."""
 
 
-def read_mla(reader: ConfigReader) -> MlaConfig:
+def read_mla(reader: ConfigReader, rope: RopeConfig) -> MlaConfig:
     """Of a DeepSeek model.
 
     Raises:
         UserError: a key is missing or has a value that the network cannot follow.
     """
-    if reader.get("attention_bias", False):
+    if reader.flag("attention_bias"):
         raise reader.illegal("attention_bias", "false")
-    nope, rope = reader.count("qk_nope_head_dim"), reader.count("qk_rope_head_dim")
-    if rope % 2:
+    nope, turned = reader.count("qk_nope_head_dim"), reader.count("qk_rope_head_dim")
+    if turned % 2:
         raise reader.illegal("qk_rope_head_dim", "even")
     return MlaConfig(
         q_lora_rank=None if reader.get("q_lora_rank") is None else reader.count("q_lora_rank"),
         kv_lora_rank=reader.count("kv_lora_rank"),
         qk_nope_head_dim=nope,
-        qk_rope_head_dim=rope,
+        qk_rope_head_dim=turned,
         v_head_dim=reader.count("v_head_dim"),
-        rope_interleave=bool(reader.get("rope_interleave", True)),
-        scale=(nope + rope) ** -0.5 * _yarn_magnitude(reader.get("rope_scaling")) ** 2,
+        rope_interleave=reader.flag("rope_interleave", True),
+        scale=(nope + turned) ** -0.5 * _yarn_magnitude(rope) ** 2,
     )
 
 
-def _yarn_magnitude(scaling: Any) -> float:
+def _yarn_magnitude(rope: RopeConfig) -> float:
     """DeepSeek tempers the scores of a stretched context here, where YaRN does it in the tables of cosines and sines."""
-    if not isinstance(scaling, Mapping):
-        return 1.0
-    weight, factor = scaling.get("mscale_all_dim"), scaling.get("factor", 1.0)
+    weight, factor = rope.parameters.get("mscale_all_dim"), rope.parameters.get("factor", 1.0)
     return 0.1 * weight * math.log(factor) + 1.0 if weight and factor > 1 else 1.0

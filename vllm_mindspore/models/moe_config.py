@@ -82,7 +82,7 @@ def _deepseek(reader: ConfigReader, architecture: str, num_layers: int) -> MoeCo
     groups, chosen_groups = _groups(reader, num_experts, chosen) if method != "greedy" else (1, 1)
     if scoring == "sigmoid" and num_experts // groups < 2:
         raise reader.illegal("n_group", f"at most half of n_routed_experts, which is {num_experts}")
-    normalize, scale = bool(reader.get("norm_topk_prob", False)), reader.number("routed_scaling_factor", 1.0)
+    normalize, scale = reader.flag("norm_topk_prob"), reader.number("routed_scaling_factor", 1.0)
     if scoring == "softmax":
         # As in the code that DeepSeek-V2's checkpoints carry: weights are either normalised or scaled.
         normalize = normalize and chosen > 1
@@ -116,12 +116,14 @@ def _qwen(reader: ConfigReader, architecture: str, num_layers: int) -> MoeConfig
     num_experts, chosen = _counts(reader, "num_experts")
     shared = reader.count("shared_expert_intermediate_size") if architecture == "Qwen2MoeForCausalLM" else 0
     dense, step = reader.get("mlp_only_layers") or (), reader.index("decoder_sparse_step") or 1
+    if not isinstance(dense, (list, tuple)) or not all(type(layer) is int for layer in dense):
+        raise reader.illegal("mlp_only_layers", "a list of whole numbers")
     return MoeConfig(
         layers=tuple(layer not in dense and (layer + 1) % step == 0 for layer in range(num_layers)),
         num_experts=num_experts,
         experts_per_token=chosen,
         intermediate_size=reader.count("moe_intermediate_size"),
-        normalize=bool(reader.get("norm_topk_prob", False)),
+        normalize=reader.flag("norm_topk_prob"),
         shared_intermediate_size=shared,
         shared_gate=shared > 0,
         shared_name="shared_expert",

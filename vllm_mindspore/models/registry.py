@@ -9,6 +9,7 @@ _DECODER = "vllm_mindspore.models.decoder:Decoder"
 
 _NETWORKS = {
     "LlamaForCausalLM": _DECODER,
+    "MistralForCausalLM": _DECODER,
     "Qwen2ForCausalLM": _DECODER,
     "Qwen3ForCausalLM": _DECODER,
     "DeepseekV2ForCausalLM": _DECODER,

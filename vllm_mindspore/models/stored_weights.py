@@ -29,8 +29,9 @@ def check_stored_weights(reader: ConfigReader) -> None:
     where = "quantization_config."
     if stored.get("quant_method") != METHOD:
         raise reader.refused(f"{where}quant_method", stored.get("quant_method"), f"{METHOD}, or there must be none")
-    if (stored.get("sparsity_config") or {}).get("format", "dense") != "dense":
-        raise reader.refused(f"{where}sparsity_config", stored["sparsity_config"], "of the format dense")
+    sparsity = stored.get("sparsity_config") or {}
+    if not isinstance(sparsity, Mapping) or sparsity.get("format", "dense") != "dense":
+        raise reader.refused(f"{where}sparsity_config", sparsity, "of the format dense")
     if stored.get("kv_cache_scheme") is not None:
         raise reader.refused(f"{where}kv_cache_scheme", stored["kv_cache_scheme"], "null")
     groups = stored.get("config_groups")

@@ -6,12 +6,17 @@ import json
 import logging
 import re
 import shutil
+import sys
+import types
+from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import make_checkpoint, make_model, rewrite, round_weights
 from tests.unit.models.driver import Driver
@@ -38,6 +43,61 @@ def test_all_forms_of_a_checkpoint_are_read(tmp_path: Path, form: dict[str, Any]
     with torch.inference_mode():
         expected = model(torch.tensor([TOKENS])).logits[0].numpy()
     np.testing.assert_allclose(logits(tmp_path, model.config), expected, atol=2e-3, rtol=0)
+
+
+def resaved(folder: Path, save: Callable[[dict[str, torch.Tensor], Path], Any]) -> None:
+    """The weights of a folder in other files."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save(tensors, folder)
+
+
+def in_two_files(tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    names = list(tensors)
+    for file, part in (("one.safetensors", names[:5]), ("two.safetensors", names[5:])):
+        save_file({name: tensors[name] for name in part}, folder / file, {"format": "pt"})
+    save_file(tensors, folder / "consolidated.safetensors")  # Mistral's own form, beside
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        in_two_files,
+        lambda tensors, folder: torch.save({name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}, folder / "pytorch_model.bin"),
+        lambda tensors, folder: torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False),
+        lambda tensors, folder: torch.save({name: tensor.double() for name, tensor in tensors.items()} | {"epoch": 3}, folder / "pytorch_model.bin"),
+    ],
+    ids=["without an index", "parameters", "as torch did before 1.6", "float64, and a number"],
+)  # fmt: skip
+def test_what_others_read_is_read(tmp_path: Path, save: Callable[[dict[str, torch.Tensor], Path], Any]) -> None:
+    config = make_checkpoint(tmp_path, "LlamaForCausalLM").config
+    expected = logits(tmp_path, config)
+    resaved(tmp_path, save)
+    assert np.array_equal(logits(tmp_path, config), expected)
+
+
+def test_a_tensor_that_two_files_hold_is_named(tmp_path: Path) -> None:
+    config = make_checkpoint(tmp_path, "LlamaForCausalLM").config
+    resaved(tmp_path, in_two_files)
+    shutil.copy(tmp_path / "one.safetensors", tmp_path / "three.safetensors")
+    assert re.search(r"one.safetensors and .*three.safetensors both hold model.*: keep", refusal(tmp_path, config))
+
+
+@pytest.mark.parametrize("content", [[1, 2], {0: torch.zeros(2)}, torch.zeros(2)], ids=["list", "numbered", "tensor"])
+def test_a_pickle_that_holds_no_weights_is_named(good: tuple[Path, Any], tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    assert "pytorch_model.bin holds no tensors by name but a " in refusal(tmp_path, good[1])
+
+
+def test_parts_of_a_fused_product_may_have_different_dtypes(tmp_path: Path) -> None:
+    def widen(tensors: dict[str, torch.Tensor]) -> None:
+        name = "model.layers.0.self_attn.k_proj.weight"
+        tensors[name] = tensors[name].float()
+
+    config = make_checkpoint(tmp_path, "LlamaForCausalLM", "bfloat16").config
+    expected = logits(tmp_path, config, "bfloat16")
+    rewrite(tmp_path / "model.safetensors", widen)
+    assert np.array_equal(logits(tmp_path, config, "bfloat16"), expected)
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
@@ -147,7 +207,7 @@ def test_an_index_that_is_none_is_named(good: tuple[Path, Any], damaged: Path) -
 
 
 def test_a_folder_without_weights_is_named(good: tuple[Path, Any], tmp_path: Path) -> None:
-    assert refusal(tmp_path, good[1]).startswith(f"{tmp_path} has neither model.safetensors nor pytorch_model.bin")
+    assert refusal(tmp_path, good[1]).startswith(f"{tmp_path} has neither *.safetensors nor pytorch_model*.bin")
 
 
 def test_a_missing_tensor_is_named(good: tuple[Path, Any], damaged: Path) -> None:
@@ -166,7 +226,8 @@ def test_a_tensor_too_many_is_named(good: tuple[Path, Any], damaged: Path) -> No
 
 
 def test_leftovers_of_old_checkpoints_do_not_matter(good: tuple[Path, Any], damaged: Path) -> None:
-    leftover = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(2)}
+    names = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "k_scale")
+    leftover = {f"model.layers.0.self_attn.{name}": torch.zeros(2) for name in names}
     rewrite(shard_with(damaged, NAME), lambda tensors: tensors.update(leftover))
     assert np.array_equal(logits(damaged, good[1]), logits(good[0], good[1]))
 
@@ -213,7 +274,46 @@ def test_a_tensor_of_another_shape_is_named(good: tuple[Path, Any], damaged: Pat
 
 def test_a_tensor_of_a_dtype_that_cannot_be_read_is_named(good: tuple[Path, Any], damaged: Path) -> None:
     rewrite(shard_with(damaged, NAME), lambda tensors: tensors.update({NAME: tensors[NAME].to(torch.int8)}))
-    assert f"{NAME} has the dtype int8, only bfloat16, float16, float32 can be read" in refusal(damaged, good[1])
+    assert (
+        f"{NAME} has the dtype int8 without {NAME}_scale beside it, only bfloat16, float16, float32 can be read"
+        in refusal(damaged, good[1])
+    )
+
+
+def test_models_are_fetched_from_modelscope_where_vllm_does_so(
+    good: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the function of its client that vLLM's loaders call, with arguments that it has had since 1.18.1."""
+    asked = []
+
+    def snapshot_download(
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | None = None,
+        *,
+        local_files_only: bool = False,
+        allow_patterns: list[str],
+        ignore_patterns: list[str],
+    ) -> str:
+        asked.append((model_id, revision, local_files_only))
+        for file in good[0].iterdir():
+            wanted = any(fnmatch(file.name, pattern) for pattern in allow_patterns)
+            if wanted and not any(fnmatch(file.name, pattern) for pattern in ignore_patterns):
+                shutil.copy(file, cache_dir or tmp_path)
+        return str(cache_dir or tmp_path)
+
+    client = types.ModuleType("modelscope.hub.snapshot_download")
+    client.snapshot_download = snapshot_download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, client.__name__, client)
+    for name in ("modelscope", "modelscope.hub"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    load_model("me/mine", good[1], "float32", revision="v1", from_modelscope=True, show_progress=False, max_position=64)
+    assert set(asked) == {("me/mine", "v1", False)}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors.index.json",
+        *(file.name for file in good[0].glob("*.safetensors")),
+    }
 
 
 def test_a_name_that_is_no_model_is_refused(good: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +347,20 @@ def test_a_key_missing_from_the_configuration_is_named(good: tuple[Path, Any], d
         ({"head_dim": 7}, "has head_dim = 7, it must be even."),
         ({"rope_scaling": {"rope_type": "longrope"}}, "it must be of the type default, linear, dynamic, llama3, yarn."),
         ({"rope_scaling": {"type": "linear"}}, "it must be complete, factor is missing."),
-        ({"rope_scaling": {"type": "linear", "factor": 0}}, "it must be of positive numbers, factor is 0."),
-        ({"architectures": ["GPT2LMHeadModel"]}, "it must be one of LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "),
+        ({"rope_scaling": {"type": "linear", "factor": None}}, "it must be complete, factor is missing."),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "has rope_scaling.factor = 0, it must be a positive number."),
+        ({"rope_scaling": {"type": "dynamic", "factor": "4.0"}}, "has rope_scaling.factor = '4.0', it must be a positive number."),
+        ({"rope_scaling": {"type": ["yarn"], "factor": 2}}, "it must be of the type default, linear"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "attn_factor": 2.0}}, "has rope_scaling.attn_factor = 2.0, it must be 1.0."),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "has rope_parameters.partial_rotary_factor = 0.5, it must be 1.0."),
+        ({"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"type": "linear", "factor": 2}}, "it must be null, as there is rope_parameters."),
+        ({"rope_theta": float("inf")}, "has rope_theta = inf, it must be a positive number."),
+        ({"tie_word_embeddings": "false"}, "has tie_word_embeddings = 'false', it must be true or false."),
+        ({"logit_scale": 0.5}, "has logit_scale = 0.5, it must be 1.0."),
+        ({"final_logit_softcapping": 30.0}, "has final_logit_softcapping = 30.0, it must be null."),
+        ({"is_causal": False}, "has is_causal = False, it must be true."),
+        ({"quantization_config": {"quant_method": "compressed-tensors", "sparsity_config": "x"}}, "has quantization_config.sparsity_config = 'x', it must be of the format dense."),
+        ({"architectures": ["GPT2LMHeadModel"]}, "it must be one of LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip

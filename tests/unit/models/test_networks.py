@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.checkpoints import make_checkpoint
 from tests.unit.models.driver import Driver, reference
+from vllm_mindspore.models.config import ModelConfig
 
 # Both sides compute in float32 in different orders; logits of these models are of size 10.
 FLOAT32_TOLERANCE = 2e-3
@@ -20,7 +21,9 @@ FLOAT32_TOLERANCE = 2e-3
 
 @st.composite
 def configurations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    architecture = draw(st.sampled_from(["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"]))
+    architecture = draw(
+        st.sampled_from(["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+    )
     kv_heads = draw(st.integers(1, 4))
     heads = kv_heads * draw(st.sampled_from([1, 2, 3, 7]))
     head_dim = draw(st.sampled_from([2, 6, 16, 20, 64]))
@@ -37,10 +40,12 @@ def configurations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
         "rms_norm_eps": draw(st.sampled_from([1e-6, 1e-5])),
         "rope_theta": draw(st.sampled_from([1e4, 5e5])),
     }
-    if architecture != "Qwen2ForCausalLM":
+    if architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM"):
         config["attention_bias"] = draw(st.booleans())
     if architecture == "LlamaForCausalLM":
         config["mlp_bias"] = draw(st.booleans())
+    elif architecture == "MistralForCausalLM":
+        config["sliding_window"] = draw(st.sampled_from([None, 1, 17]))
     elif draw(st.booleans()):
         config |= {
             "use_sliding_window": True,
@@ -185,6 +190,31 @@ def test_rope_scaling_agrees_with_transformers(tmp_path: Path, name: str) -> Non
     model = make_checkpoint(tmp_path, "LlamaForCausalLM", rope_scaling=ROPES[name], head_dim=16)
     tokens = np.random.default_rng(1).integers(0, 97, 128).tolist()
     logits, _ = Driver(tmp_path, model.config).step({0: tokens})
+    np.testing.assert_allclose(logits, reference(model, tokens), atol=FLOAT32_TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", ROPES)
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "DeepseekV3ForCausalLM"])
+def test_rope_parameters_of_transformers_5_mean_what_the_two_keys_before_them_did(
+    tmp_path: Path, architecture: str, name: str
+) -> None:
+    scaling = {**ROPES[name], "mscale_all_dim": 0.7}
+    old = make_checkpoint(tmp_path, architecture, rope_scaling=scaling, rope_theta=5e5).config.to_dict()
+    new = {key: value for key, value in old.items() if key not in ("rope_scaling", "rope_theta")}
+    new["rope_parameters"] = {**scaling, "rope_theta": 5e5}
+    read = ModelConfig.from_hf(new, "float32", tmp_path)
+    assert read == ModelConfig.from_hf(old, "float32", tmp_path)
+    assert read.rope.theta == 5e5
+    # transformers 4 fills in what it misses.
+    assert ModelConfig.from_hf({**new, "rope_scaling": None, "rope_theta": 1e4}, "float32", tmp_path) == read
+
+
+def test_a_sliding_window_counts_for_llama_as_it_does_for_vllm(tmp_path: Path) -> None:
+    """transformers knows it of Mistral only, whose network is the same."""
+    model = make_checkpoint(tmp_path, "MistralForCausalLM", sliding_window=5)
+    tokens = np.random.default_rng(1).integers(0, 97, 60).tolist()
+    config = {**model.config.to_dict(), "architectures": ["LlamaForCausalLM"]}
+    logits, _ = Driver(tmp_path, config).step({0: tokens})
     np.testing.assert_allclose(logits, reference(model, tokens), atol=FLOAT32_TOLERANCE, rtol=0)
 
 

@@ -102,6 +102,8 @@ def _complete(checkpoint: Checkpoint) -> Iterator[Finding]:
     if checkpoint.pointers:
         pull = Remedy(f"git -C {shlex.quote(str(where))} lfs pull", "where there is a network")
         yield problem(f"{where} holds a Git LFS pointer in place of {', '.join(checkpoint.pointers)}", pull, {"model"})
+    for name in checkpoint.damaged:
+        yield problem(f"{name} in {where} is damaged or not complete", _fetch(checkpoint.name), {"model"})
     if not checkpoint.has_tokenizer:
         yield problem(
             f"{where} has no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json",
@@ -201,7 +203,7 @@ def positions(network: ModelConfig) -> int:
     rope = network.rope
     if rope.kind == "llama3":  # whose maximum is already the scaled one
         return network.max_position_embeddings
-    before = network.max_position_embeddings
+    before: float = network.max_position_embeddings
     if rope.kind == "yarn":
         before = rope.parameters["original_max_position_embeddings"]
     return int(before * rope.parameters.get("factor", 1))

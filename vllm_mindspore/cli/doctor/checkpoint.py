@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_WEIGHTS = (("model.safetensors", "model-*-of-*.safetensors"), ("pytorch_model.bin", "pytorch_model-*-of-*.bin"))
-_INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+from vllm_mindspore.weight_files import FORMS, without_index
+
 _POINTER = b"version https://git-lfs"
+_LONGEST_HEADER = 100 << 20
+"""That the library of the format reads."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,21 @@ class Checkpoint:
     @property
     def weights(self) -> Mapping[str, int]:
         """The files that hold the weights, as the loader chooses them."""
-        for patterns in _WEIGHTS:
-            found = {name: size for name, size in self.files.items() if any(fnmatch.fnmatch(name, p) for p in patterns)}
+        for form in FORMS:
+            index = f"{form}.index.json"
+            named = _shards(self.folder / index) if self.folder and index in self.files else None
+            found = [name for name in named if name in self.files] if named else without_index(form, self.files)
             if found:
-                return found
+                return {name: self.files[name] for name in found}
         return {}
 
     @property
     def missing_weights(self) -> list[str]:
         """Files that an index names and that are not there; and all, if there is no index and no weight."""
-        index = next((name for name in _INDEX if name in self.files), None)
+        index = next((f"{form}.index.json" for form in FORMS if f"{form}.index.json" in self.files), None)
         if self.folder is None or index is None:
             return [] if self.weights else ["model.safetensors"]
-        named = set(_read(self.folder / index).get("weight_map", {}).values())
-        return sorted(named - self.files.keys())
+        return [name for name in _shards(self.folder / index) if name not in self.files]
 
     @property
     def pointers(self) -> list[str]:
@@ -70,6 +72,20 @@ class Checkpoint:
             return []
         small = [name for name, size in self.weights.items() if size < 1024]
         return [name for name in small if (self.folder / name).read_bytes().startswith(_POINTER)]
+
+    @property
+    def damaged(self) -> list[str]:
+        """Weights that end too early or begin with no header, and a tokenizer that is not JSON."""
+        if self.folder is None:
+            return []
+        weights = [name for name in self.weights if name.endswith(".safetensors") and name not in self.pointers]
+        found = [name for name in weights if not _is_complete(self.folder / name)]
+        if "tokenizer.json" in self.files:
+            try:
+                _read(self.folder / "tokenizer.json")
+            except ValueError:
+                found.append("tokenizer.json")
+        return found
 
     @property
     def dtype(self) -> str:
@@ -86,6 +102,22 @@ class Checkpoint:
         return bool(self.tokenizer.get("chat_template")) or bool(
             self.files.keys() & {"chat_template.jinja", "chat_template.json"}
         )
+
+
+def _is_complete(safetensors: Path) -> bool:
+    """Whether the file is as long as its header says: eight bytes of the header's length, the header, and what it describes."""
+    with safetensors.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            tensors = json.loads(file.read(min(length, _LONGEST_HEADER)))
+            ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+            return bool(safetensors.stat().st_size == 8 + length + max(ends, default=0))
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+            return False
+
+
+def _shards(index: Path) -> list[str]:
+    return sorted(set(_read(index).get("weight_map", {}).values()))
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -137,5 +137,6 @@ def checkpoint(tmp_path: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(SMALL_LLAMA))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
-    (folder / "model.safetensors").write_bytes(bytes(1 << 20))
+    header = b'{"weight": {"dtype": "U8", "shape": [65536], "data_offsets": [0, 65536]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(65536))
     return folder

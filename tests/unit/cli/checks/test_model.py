@@ -82,6 +82,24 @@ def test_a_missing_shard_is_named(machine: Any, checkpoint: Path) -> None:
     assert found.text == f"{checkpoint} lacks weights: {shards['b']}"
 
 
+def test_weights_and_a_tokenizer_that_are_damaged_are_named(machine: Any, checkpoint: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    whole = weights.read_bytes()
+    for content in (whole[:-1], whole + b"more", whole[:4], b"", b"{" * 9):
+        weights.write_bytes(content)
+        (found,) = machine.problems(model, model=str(checkpoint))
+        assert found.text == f"model.safetensors in {checkpoint} is damaged or not complete"
+    weights.write_bytes(whole)
+    (checkpoint / "tokenizer.json").write_text("{")
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert found.text == f"tokenizer.json in {checkpoint} is damaged or not complete"
+
+
+def test_weights_under_other_names_are_found(machine: Any, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "weights.safetensors")
+    assert "It fits" in machine.is_fine(model, model=str(checkpoint))
+
+
 def test_a_git_lfs_pointer_is_not_taken_for_weights(machine: Any, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
     (found,) = machine.problems(model, model=str(checkpoint))
@@ -108,7 +126,10 @@ def test_weights_that_do_not_fit_are_named(machine: Any, checkpoint: Path, memor
 
 
 def test_the_dtype_decides_how_much_the_weights_take(machine: Any, checkpoint: Path) -> None:
-    (checkpoint / "model.safetensors").open("wb").truncate(2 * GIB)
+    header = json.dumps({"weight": {"dtype": "U8", "shape": [2 * GIB], "data_offsets": [0, 2 * GIB]}}).encode()
+    with (checkpoint / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 2 * GIB)
     assert "weights 2.00 GiB" in machine.is_fine(model, model=str(checkpoint))
     assert "weights 4.00 GiB" in machine.is_fine(model, model=str(checkpoint), dtype="float32")
     change(checkpoint, torch_dtype="float32")
