@@ -35,19 +35,20 @@ class LaunchCapture:
         kernels.vms_capture_begin()
         try:
             results = [result.asnumpy() for result in network(*inputs)]
-        finally:
-            handle = kernels.vms_capture_end(
-                (ctypes.c_void_p * len(results))(*(result.ctypes.data for result in results)), len(results)
-            )
+        except BaseException:
+            kernels.vms_capture_free(kernels.vms_capture_end(None, 0))  # or all later launches would be kept
+            raise
+        handle = kernels.vms_capture_end(
+            (ctypes.c_void_p * len(results))(*(result.ctypes.data for result in results)), len(results)
+        )
         if not handle:
             raise NotCaptured("a result of the graph is not an output of our operators")
-        self._handle = handle
+        self._memory = _Memory(handle, kernels.vms_capture_free)
         self._launch = kernels.vms_capture_launch
-        weakref.finalize(self, kernels.vms_capture_free, handle)
         self.results: tuple[np.ndarray[Any, Any], ...] = tuple(
-            _array_at(kernels.vms_capture_result(handle, i), result) for i, result in enumerate(results)
+            _array_at(kernels.vms_capture_result(handle, i), result, self._memory) for i, result in enumerate(results)
         )
-        """The graph's outputs, overwritten by each launch."""
+        """The graph's outputs, overwritten by each launch. They keep the capture's memory."""
 
     def launch(self) -> None:
         """Run the operators on what the inputs hold now.
@@ -55,10 +56,19 @@ class LaunchCapture:
         Raises:
             KernelError: an operator refused.
         """
-        if self._launch(self._handle):
+        if self._launch(self._memory.handle):
             raise KernelError("an operator of the captured graph refused its inputs: please report this")
 
 
-def _array_at(address: int, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+class _Memory:
+    """A capture of the library, freed when nobody has it or a result of it any more."""
+
+    def __init__(self, handle: int, free: Any) -> None:
+        self.handle = handle
+        weakref.finalize(self, free, handle)
+
+
+def _array_at(address: int, like: np.ndarray[Any, Any], owner: _Memory) -> np.ndarray[Any, Any]:
     memory = (ctypes.c_uint8 * like.nbytes).from_address(address)
+    memory.owner = owner  # type: ignore[attr-defined]
     return np.ctypeslib.as_array(memory).view(like.dtype).reshape(like.shape)

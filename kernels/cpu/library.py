@@ -168,10 +168,7 @@ def pack_weight(
     """
     k = arrays[0].shape[1]
     if any(
-        array.ndim != 2
-        or array.shape[1] != k
-        or array.dtype != storage(src_dtype)
-        or array.strides != (k * array.itemsize, array.itemsize)
+        array.ndim != 2 or array.shape[1] != k or array.dtype != storage(src_dtype) or not array.flags.c_contiguous
         for array in arrays
     ):
         raise ValueError("arrays to pack must be row-major [n, k] with one k, in the storage type of src_dtype")

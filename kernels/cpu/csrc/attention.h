@@ -101,7 +101,7 @@ inline Place place_of(const Attention& op, int64_t seq, int64_t kv_head, int64_t
 }
 
 // Of an item's query rows; a row sees keys up to its own.
-inline int64_t first_position(const Attention& op, const AttentionItem& item) { return op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row; }
+inline int64_t first_position(const Attention& op, const AttentionItem& item) { return op.first_positions[item.seq] + item.first_row; }
 
 // Keys that rows of an item may see in its partitions, from the beginning of a chunk.
 struct Span {

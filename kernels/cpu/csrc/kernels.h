@@ -140,6 +140,7 @@ struct Attention {
   const void *key_cache, *value_cache;  // [blocks, block_size, kv_heads, head_dim]
   const int32_t *block_tables, *context_lens, *q_seq_lens;
   const int64_t* first_rows;  // [seqs], row of each sequence's first query
+  const int64_t* first_positions;  // [seqs], its position
   void* out;
   bool out_rounded;
   float* partials;  // running sums of split items
@@ -185,7 +186,7 @@ struct Mla {
   const float *query, *query_rope;       // [rows, heads * rank], [rows, heads * rope]
   const void *latent_cache, *rope_cache; // [blocks, block_size, 1, rank], [blocks, block_size, 1, rope]
   const int32_t *block_tables, *context_lens, *q_seq_lens;
-  const int64_t* first_rows;
+  const int64_t *first_rows, *first_positions;
   float* out;                            // [rows, heads * rank]
   float* partials;                       // running sums of split items
   int64_t heads, rank, rope, block_size, blocks_per_seq;

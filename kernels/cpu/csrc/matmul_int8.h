@@ -28,10 +28,16 @@ inline void pack_int8_row(const float* x, int64_t k, int64_t rows, int64_t row, 
       for (int64_t j = i; j < there; ++j) v[j - i] = x[j];
       return v;
     };
-    Floats most_of = {};
-    for (int64_t i = begin; i < there; i += kLanes) most_of = max_of(most_of, (Floats)((Words)values(i) & 0x7fffffffu));
-    const float largest = largest_of(most_of), inverse = largest > 1e-30f ? 32767.0f / largest : 0.0f;
-    scales[piece * rows] = largest > 1e-30f ? largest / 32767.0f : 0.0f;
+    // Compared as integers, of which one that is no number is the largest: it must not be lost.
+    Ints most_of = {};
+    for (int64_t i = begin; i < there; i += kLanes) {
+      const Ints magnitude = (Ints)((Words)values(i) & 0x7fffffffu);
+      most_of = magnitude > most_of ? magnitude : most_of;
+    }
+    int32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits = most_of[i] > bits ? most_of[i] : bits;
+    const float largest = load<float>(&bits), inverse = largest > 1e-30f ? 32767.0f / largest : 0.0f;
+    scales[piece * rows] = largest <= 1e-30f ? 0.0f : largest / 32767.0f;
     for (int64_t i = begin; i < end; i += kLanes) {
       uint32_t rounded[kLanes];
       store(rounded, (Ints)(values(i) * inverse + magic) - (Ints)magic);

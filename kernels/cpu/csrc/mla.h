@@ -87,7 +87,7 @@ inline void mla_of(const Mla& op, const MlaItem& item, void* memory) {
   }
   float *const totals = item.partial < 0 ? s.totals : op.partials + item.partial, *place = totals;  // of the first partition; then they are added
   // Positions of the item's query rows; a row sees keys up to its own.
-  const int64_t first = op.context_lens[item.seq] - op.q_seq_lens[item.seq] + item.first_row, last = first + item.rows - 1;
+  const int64_t first = op.first_positions[item.seq] + item.first_row, last = first + item.rows - 1;
   for (int64_t p = item.first_partition; p < item.first_partition + item.partitions; ++p) {
     const Sums sums = sums_in(place, rows, rank);
     reset(sums, rows, rank);

@@ -88,7 +88,7 @@ static int cache_op(void** params, int64_t** shapes, const char** dtypes, bool l
   const int64_t dearness = latent ? 1 : 8;  // of a float of a key, which goes to a line of its own, unlike a latent's
   if (latent || rows < 4 * kSlotsTogether) for_rows(rows, dearness * (op.key_width + op.value_width), write);
   else team_run(items, [&](int64_t i) { write(tile_begin(rows, items, i), tile_begin(rows, items, i + 1)); });  // what lies side by side is written together
-  *out<float>(params, 6) = 0.0f;
+  __atomic_store_n(out<int32_t>(params, 6), 0, __ATOMIC_RELAXED);  // blocks of a captured chain write it at once
   return 0;
 }
 
@@ -129,13 +129,13 @@ OP(paged_attention, 9, 0, params_at(9)) {
   // Pass 0 counts, pass 1 writes: a sequence that decodes is split over its partitions, prompts are cut into tiles.
   int64_t num_items = 0, num_splits = 0, partial_floats = 0;
   AttentionItem* items = nullptr;
-  int64_t *first_rows = nullptr, *splits = nullptr;
+  int64_t *first_rows = nullptr, *first_positions = nullptr, *splits = nullptr;
   for (int pass = 0; pass < 2; ++pass) {
     int64_t item = 0, split = 0, partial = 0, row = 0;
     for (int64_t s = 0; s < seqs; ++s) {
       const int64_t new_tokens = std::clamp<int64_t>(op.q_seq_lens[s], 0, tokens - row);
       const int64_t context = std::clamp<int64_t>(op.context_lens[s], new_tokens, op.blocks_per_seq * op.block_size);
-      if (pass) first_rows[s] = row;
+      if (pass) first_rows[s] = row, first_positions[s] = context - new_tokens;
       row += new_tokens;
       const int64_t tiles = (new_tokens + tile - 1) / tile;
       for (int64_t t = tiles - 1; t >= 0; --t) {  // the last tiles see the most keys: begin with them
@@ -162,15 +162,16 @@ OP(paged_attention, 9, 0, params_at(9)) {
     }
     if (!pass) {
       num_items = item, num_splits = split, partial_floats = partial;
-      op.partials = static_cast<float*>(scratch(Purpose::items, partial_floats * 4 + num_items * sizeof(AttentionItem) + (seqs + num_splits) * 8));
+      op.partials = static_cast<float*>(scratch(Purpose::items, partial_floats * 4 + num_items * sizeof(AttentionItem) + (2 * seqs + num_splits) * 8));
       items = reinterpret_cast<AttentionItem*>(op.partials + partial_floats);
       first_rows = reinterpret_cast<int64_t*>(items + num_items);
-      splits = first_rows + seqs;
+      first_positions = first_rows + seqs;
+      splits = first_positions + seqs;
     }
   }
   op.items = items;
   op.num_items = num_items;
-  op.first_rows = first_rows;
+  op.first_rows = first_rows, op.first_positions = first_positions;
   const Kernels& isa = kernels();
   const int64_t scratch_bytes = std::max(isa.attention_scratch(op, tile, 1), isa.attention_scratch(op, few, together));
   team_run(num_items, [&](int64_t i) { isa.attention(op, items[i], scratch(Purpose::attention, scratch_bytes)); });

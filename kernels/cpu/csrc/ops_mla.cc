@@ -30,13 +30,13 @@ constexpr int64_t kHeadsPerItem = 16, kRowsPerItem = 48;
 struct MlaPlan {
   int64_t items = 0, splits = 0, partial_floats = 0;
 
-  MlaPlan(const Mla& op, int64_t seqs, int64_t tokens, MlaItem* items_out, int64_t* first_rows, int64_t* first_parts) {
+  MlaPlan(const Mla& op, int64_t seqs, int64_t tokens, MlaItem* items_out, int64_t* first_rows, int64_t* first_positions, int64_t* first_parts) {
     const int64_t group = std::min(op.heads, kHeadsPerItem), tile = kRowsPerItem / group;
     int64_t row = 0;
     for (int64_t s = 0; s < seqs; ++s) {
       const int64_t new_tokens = std::clamp<int64_t>(op.q_seq_lens[s], 0, tokens - row);
       const int64_t context = std::clamp<int64_t>(op.context_lens[s], new_tokens, op.blocks_per_seq * op.block_size);
-      if (items_out) first_rows[s] = row;
+      if (items_out) first_rows[s] = row, first_positions[s] = context - new_tokens;
       row += new_tokens;
       const int64_t tiles = (new_tokens + tile - 1) / tile;
       for (int64_t t = tiles - 1; t >= 0; --t) {  // the last tiles see the most keys: begin with them
@@ -77,12 +77,12 @@ OP(mla, 9) {
   op.blocks_per_seq = shapes[4][1];
   const int64_t seqs = count_of(params, 8, shapes[4][0]), tokens = shapes[0][0];
 
-  const MlaPlan size(op, seqs, tokens, nullptr, nullptr, nullptr);
-  op.partials = static_cast<float*>(scratch(Purpose::items, size.partial_floats * 4 + size.items * sizeof(MlaItem) + (seqs + size.splits) * 8));
+  const MlaPlan size(op, seqs, tokens, nullptr, nullptr, nullptr, nullptr);
+  op.partials = static_cast<float*>(scratch(Purpose::items, size.partial_floats * 4 + size.items * sizeof(MlaItem) + (2 * seqs + size.splits) * 8));
   MlaItem* items = reinterpret_cast<MlaItem*>(op.partials + size.partial_floats);
-  int64_t *first_rows = reinterpret_cast<int64_t*>(items + size.items), *first_parts = first_rows + seqs;
-  const MlaPlan plan(op, seqs, tokens, items, first_rows, first_parts);
-  op.first_rows = first_rows;
+  int64_t *first_rows = reinterpret_cast<int64_t*>(items + size.items), *first_positions = first_rows + seqs, *first_parts = first_positions + seqs;
+  const MlaPlan plan(op, seqs, tokens, items, first_rows, first_positions, first_parts);
+  op.first_rows = first_rows, op.first_positions = first_positions;
 
   const Kernels& isa = kernels();
   const int64_t scratch_bytes = isa.mla_scratch(op, kRowsPerItem);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "float_mode.h"
 #include "team.h"
 
 namespace {
@@ -145,8 +146,10 @@ bool copy_int8_panel(const PackWeight& op, int64_t panel) {
   for (int64_t lane = 0; lane < kPanel; ++lane) {
     const Place place = place_of(op, panel, lane);
     const int8_t* row = place.part < 0 ? nullptr : static_cast<const int8_t*>(op.parts[place.part]) + place.row * op.k;
-    out.scales[lane] = row ? op.scales[place.part][place.row] : 0.0f;
-    finite &= std::isfinite(out.scales[lane]);
+    float scale = 0.0f;
+    if (row) std::memcpy(&scale, op.scales[place.part] + place.row, sizeof(scale));  // a file may hold them anywhere
+    out.scales[lane] = scale;
+    finite &= std::isfinite(scale);
     for (int64_t k = 0; k < even(op.k); ++k) out.value(lane, k) = row && k < op.k ? row[k] : 0;
   }
   return finite;
@@ -196,6 +199,7 @@ bool pack_weight(const PackWeight& op) {
   for (int64_t i = 0; i < op.num_parts; ++i) rows += op.rows[i];
   const int64_t panels = op.interleaved ? (op.rows[0] + kPanel / 2 - 1) / (kPanel / 2) : (rows + kPanel - 1) / kPanel;
   std::atomic<bool> finite{true};
+  const ExactFloats mode;
   team_run(panels, [&](int64_t panel) {
     bool good = true;
     switch (op.from) {

@@ -138,13 +138,13 @@ inline __attribute__((always_inline)) Floats exp_below_88(Floats x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   const Ints exponent = (Ints)shifted << 23;  // nothing is left of the magic number
-  const Floats y = (Floats)((Ints)p + exponent);
+  const Floats y = (Floats)((Words)p + (Words)exponent);
   return x < low ? Floats{} : y;
 }
 #endif
 
 // The same of any x, e^88 above it.
-inline __attribute__((always_inline)) Floats exp_of(Floats x) { return exp_below_88(min_of(x, splat(88.0f))); }
+inline __attribute__((always_inline)) Floats exp_of(Floats x) { return exp_below_88(min_of(splat(88.0f), x)); }
 
 inline Words widen(Halves h) { return __builtin_convertvector(h, Words); }
 inline Halves narrow(Words w) { return __builtin_convertvector(w, Halves); }

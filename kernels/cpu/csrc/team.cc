@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -70,11 +71,14 @@ class Team {
     if (!workers_.empty()) return;
     stopping_.store(false);
     shares_ = std::vector<Share>(size_);
-    for (int i = 1; i < size_; ++i)
-      workers_.emplace_back([this, i, call = call_.load(std::memory_order_relaxed)] {
-        own_number = i;
-        serve(call);
-      });
+    try {
+      for (int i = 1; i < size_; ++i)
+        workers_.emplace_back([this, i, call = call_.load(std::memory_order_relaxed)] {
+          own_number = i;
+          serve(call);
+        });
+    } catch (const std::system_error&) {  // no more threads are to be had: those that are there take the shares of the others
+    }
   }
 
   void stop() {

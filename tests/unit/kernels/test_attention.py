@@ -157,6 +157,21 @@ def test_every_number_of_threads_computes_the_same_bits(isa: str, dtype: str) ->
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize(("context", "new"), [(2**31 - 1, 1), (48, 2**31 - 1), (2, 5)])
+def test_wrong_lengths_stay_within_the_tensors(isa: str, dtype: str, context: int, new: int) -> None:
+    """A context ends with its block table, new tokens with the query, and no context is shorter than what is new."""
+    sequences = draw_sequences(np.random.default_rng(4), dtype, [48])
+    sequences.block_tables = np.ascontiguousarray(sequences.block_tables[:, :3])
+    rows = min(new, 5)
+    right = sequences.run([min(max(context, rows), 48)], [rows])
+    caches = [reference.laid_out(sequences.key_cache, keys=True), reference.laid_out(sequences.value_cache, keys=False)]
+    query = sequences.query[0][min(max(context, rows), 48) - rows :][:rows]
+    inputs = [query, *caches, sequences.block_tables, np.array([context], np.int32), np.array([new], np.int32)]
+    inputs += [np.float32([sequences.scale]), abi.count(0), abi.count(1)]
+    (found,) = abi.call("paged_attention", inputs, query.shape)
+    assert np.array_equal(found, right)
+
+
 def test_scores_of_any_size_stay_finite(isa: str, dtype: str) -> None:
     """Softmax subtracts the maximum: e^1000 would overflow, e^-1000 of every key would divide by 0."""
     sequences = draw_sequences(np.random.default_rng(9), dtype, [600, 40])

@@ -151,6 +151,17 @@ def test_the_largest_numbers_do_not_overflow(isa: str, k: int) -> None:
     np.testing.assert_allclose(result, np.full((3, 40), 7.0 * 64 * k), rtol=1e-5)
 
 
+@pytest.mark.parametrize("where", [slice(None), 0, 77, 130])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_does_not_become_one(isa: str, where: slice | int, value: float) -> None:
+    x = np.ones((3, 131), np.float32)
+    x[1, where] = value
+    packed = library.pack_weight([np.ones((5, 131), np.float32)], "int8", "float32")
+    (result,) = abi.call("matmul", [x, packed, abi.count(3)], (3, 5))
+    assert np.isnan(result[1]).all()
+    assert np.isfinite(result[[0, 2]]).all()
+
+
 def test_int8_without_scales_is_refused() -> None:
     numbers, scales = np.ones((3, 4), np.int8), [np.ones(3, np.float32)]
     for dtype, source, given_scales in (

@@ -184,6 +184,13 @@ def test_rows_by_their_gates(isa: str, seed: int, width: int, rows: int, padding
     assert (result[rows:] == abi.UNTOUCHED).all()
 
 
+def test_a_gate_that_is_no_number_does_not_become_one(isa: str) -> None:
+    gate = np.array([[0.0], [np.nan]], np.float32)
+    (result,) = abi.call("sigmoid_mul", [np.ones((2, 40), np.float32), gate, abi.count(2)], (2, 40))
+    assert (result[0] == 0.5).all()
+    assert np.isnan(result[1]).all()
+
+
 @pytest.mark.parametrize("ends", [[-1, 5, 2**31 - 1], [9, 2, -7], [5, 5, 5]])
 def test_a_wrong_group_list_stays_within_the_tensors(isa: str, ends: list[int]) -> None:
     x, packed = np.ones((5, 8), np.float32), stack([[np.ones((4, 8), np.float32)]] * 3, "float32")

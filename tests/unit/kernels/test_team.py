@@ -131,6 +131,29 @@ def num_threads_of_a_new_process(cores: set[int], first: str = "", **variables: 
     return int(done.stdout)
 
 
+NO_ROOM = """
+import resource
+import sys
+from pathlib import Path
+sys.path.append(sys.argv[1])
+from tests.unit.kernels.test_team import library, multiply, np
+
+x = np.ones((9, 64), np.float32)
+packed = library.pack_weight([np.ones((700, 64), np.float32)], "float32", "float32")
+library.set_num_threads(500)
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (100 << 20), resource.RLIM_INFINITY))
+assert (multiply(x, packed) == 64).all()
+"""
+
+
+def test_threads_that_cannot_be_started_are_done_without() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, str(Path(__file__).parents[3])], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_default_size_is_that_of_the_machine_or_of_the_variable() -> None:
     cores = os.sched_getaffinity(0)
     assert num_threads_of_a_new_process(cores) == len(cores)
@@ -170,9 +193,11 @@ def cpu_seconds(threads: set[int]) -> float:
 def test_callers_that_take_tiny_numbers_for_zero_get_the_same_bits(isa: str, dtype: str) -> None:
     """MindSpore's threads are in that mode, and threads of vLLM's engine are not."""
     tiny = np.full((3, 8), 3e-5 if dtype == "float16" else 1e-39, np.float32)
-    packed = library.pack_weight([tiny], dtype, "float32")
+    halves = np.full((3, 8), 3e-6, np.float16)
 
     def result() -> np.ndarray:
+        packed = library.pack_weight([tiny], dtype, "float32")
+        assert library.pack_weight([halves], dtype, "float16").view(np.uint8).any()
         x = np.full((1, 8), 1e4, np.float32)
         return abi.call("matmul", [x, packed, abi.count(1)], (1, 3))[0]
 

@@ -215,6 +215,41 @@ def test_a_network_with_an_operator_of_mindspores_own_is_run_by_mindspore(
         assert not np.array_equal(by_mindspore[0], ours.step(step)[0])
 
 
+def test_logits_outlive_their_runner(checkpoint: tuple[Path, Any], dtype: str) -> None:
+    """vLLM's sampler has them without a copy."""
+    driver = Driver(*checkpoint, dtype)
+    one = np.ones(1, np.int32)
+    batch = StepBatch(one, one - 1, one - 1, driver.tables[:1], one, one, one - 1)
+    logits = driver.runner.execute(batch).logits
+    expected = logits.copy()
+    del driver
+    gc.collect()
+    assert np.array_equal(logits, expected)
+
+
+def test_a_run_that_fails_while_it_is_captured_says_why_and_is_forgotten(
+    checkpoint: tuple[Path, Any], dtype: str
+) -> None:
+    driver = Driver(*checkpoint, dtype)
+    expected = driver.step(PROMPTS)
+
+    class Failing:
+        runs = 0
+
+        def __call__(self, *inputs: ms.Tensor) -> Any:
+            self.runs += 1
+            if self.runs > 1:
+                raise MemoryError("no more")
+            return driver.runner.model(*inputs)
+
+    with pytest.raises(MemoryError, match="no more"):
+        ops.capture(Failing(), driver.runner._buckets[0].tensors)
+    assert library.load().vms_capture_end(None, 0) is None  # nothing is being captured
+    for sequence in PROMPTS:
+        driver.forget(sequence)
+    assert all(np.array_equal(*pair) for pair in zip(expected, driver.step(PROMPTS)))
+
+
 def test_a_network_that_is_gone_gives_its_memory_back(checkpoint: tuple[Path, Any], dtype: str) -> None:
     """MindSpore keeps the parameters of every graph that it compiled: a process that makes one engine after the other would fill up."""
     process = psutil.Process()
