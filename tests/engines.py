@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,37 @@ def generate(llm: Any, prompts: Any, **params: Any) -> list[Any]:
     settings = SamplingParams(**{"temperature": 0.0, "max_tokens": 24, **params})
     outputs: list[Any] = llm.generate(prompts, settings, use_tqdm=False)
     return outputs
+
+
+class PeakMemory:
+    growth = 0
+    """Bytes that this process and its children had more in memory than at the beginning, at most."""
+
+
+@contextlib.contextmanager
+def peak_memory() -> Iterator[PeakMemory]:
+    """Watch memory until the block ends."""
+    import psutil
+
+    held, ended = PeakMemory(), threading.Event()
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+
+    def now() -> int:
+        return sum(process.memory_info().rss for process in processes if process.is_running())
+
+    before = now()
+
+    def watch() -> None:
+        while not ended.wait(0.002):
+            held.growth = max(held.growth, now() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def answer(llm: Any, question: str) -> str:

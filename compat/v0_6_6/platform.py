@@ -32,18 +32,18 @@ class MindSporePlatform(OnTheHost, Platform):
             StartupRefused: with a sentence for each thing that is not supported.
         """
         from vllm.config import CompilationLevel
-        from vllm.executor.gpu_executor import GPUExecutorAsync
 
         from vllm_mindspore.compat.common.configuration import fill_in
         from vllm_mindspore.compat.v0_6_6 import refusals
+        from vllm_mindspore.compat.v0_6_6.executor import OneWorkerExecutor
 
         if vllm_config.model_config is None:  # an empty configuration, as vLLM makes for itself in passing
             return
         parallel = vllm_config.parallel_config
         if parallel.distributed_executor_backend in (None, "mp") and parallel.world_size == 1:
             # For "cpu" vLLM would take its CPUExecutor, which puts the async engine's worker into a process of its own. This one is
-            # for one worker in the engine's process, as "mp" is, has nothing of a GPU, and serves the sync and the async engine.
-            parallel.distributed_executor_backend = GPUExecutorAsync
+            # for one worker in the engine's process, as "mp" is.
+            parallel.distributed_executor_backend = OneWorkerExecutor
         refusals.check(vllm_config)
         fill_in(vllm_config, _WORKER)
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION

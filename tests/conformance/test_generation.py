@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engines import TOKENS_PAST_MAX_MODEL_LEN, answer, generate, started, token_prompts, tokens
+from tests.engines import IS_V1, TOKENS_PAST_MAX_MODEL_LEN, answer, generate, started, token_prompts, tokens
 from tests.reference import Reference
 
 pytestmark = pytest.mark.slow
@@ -96,6 +96,15 @@ def test_prompt_logprobs_agree_with_the_reference_over_chunks(llm: Any, referenc
         for row, token, found in zip(reference.logprobs(prompt), prompt[1:], output.prompt_logprobs[1:]):
             assert token in found
             check_logprobs(row, found)
+
+
+def test_prompt_logprobs_are_those_of_the_temperature_in_every_chunk_or_in_none(llm: Any, reference: Reference) -> None:
+    """V0's are those that it samples from, V1's those of the model."""
+    (output,) = generate(llm, PROMPTS[3:4], max_tokens=1, prompt_logprobs=0, temperature=0.5, seed=1)
+    prompt = output.prompt_token_ids
+    rows = reference.logits(prompt)[:-1] / (1.0 if IS_V1 else 0.5)
+    for row, token, found in zip(rows.log_softmax(-1), prompt[1:], output.prompt_logprobs[1:]):
+        assert found[token].logprob == pytest.approx(float(row[token]), abs=2 * TOLERANCE)
 
 
 def test_prompt_logprobs_are_whole_after_a_prefix_cache_hit(llm: Any) -> None:
@@ -210,6 +219,10 @@ def test_min_tokens_puts_the_end_off(llm: Any) -> None:
     (output,) = generate(llm, PROMPTS[4:5], stop_token_ids=[comma], max_tokens=30, min_tokens=12)
     assert len(tokens(output)) >= 12
     assert comma not in tokens(output)[:11]
+    # Stop tokens that the model does not have do no harm.
+    strange = [comma, 1_000_000, -1]
+    (again,) = generate(llm, PROMPTS[4:5], stop_token_ids=strange, max_tokens=30, min_tokens=12)
+    assert tokens(again) == tokens(output)
 
 
 def test_best_of_gives_the_most_likely_samples(llm: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.checkpoints import make_checkpoint, make_tokenizer
-from tests.engines import ROW, generate, started, token_prompts, tokens
+from tests.engines import ROW, generate, peak_memory, started, token_prompts, tokens
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +60,22 @@ def test_tokens_and_logprobs_are_the_references(tmp_path: Path, architecture: st
             assert float(row.max() - row[token]) <= TOLERANCE
             for other, entry in found.items():
                 assert entry.logprob == pytest.approx(float(row[other]), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("option", ["prompt_logprobs", "logprobs"])
+def test_log_probabilities_of_a_long_prompt_take_little_memory(tmp_path: Path, option: str) -> None:
+    """Its logits and their probabilities are many times the network."""
+    make_checkpoint(tmp_path, "LlamaForCausalLM", vocab_size=50_000, max_position_embeddings=2048)
+    make_tokenizer(tmp_path)
+    short, prompt = (token_prompts([[(7 * i) % 97 for i in range(length)]]) for length in (9, 1800))
+    with started(tmp_path, dtype="float32", max_model_len=2048, max_num_seqs=4, num_gpu_blocks_override=300) as llm:
+        generate(llm, prompt, max_tokens=1, detokenize=False)
+        generate(llm, short, max_tokens=1, detokenize=False, **{option: 1})
+        with peak_memory() as held:
+            (output,) = generate(llm, prompt, max_tokens=1, detokenize=False, **{option: 1})
+    if option == "prompt_logprobs":
+        assert len(output.prompt_logprobs) == 1800
+    assert held.growth < 1800 * 50_000 * 4 / 2
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Callable
 
-import numpy as np
 import torch
 from vllm.model_executor.layers.logits_processor import _apply_logits_processors
 from vllm.model_executor.layers.sampler import Sampler, SamplerOutput
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 _NOT_ASKED_FOR = float("inf")
 """What vLLM's sampler gives as a token's log probability where nobody wants it."""
+_PROMPT_ROWS = 64
+"""Prompt positions whose logits are looked at together: bounds the memory that prompt log probabilities take."""
 
 
 class Sampling:
@@ -60,52 +61,55 @@ class Sampling:
         return plain
 
     def _sample(self, groups: Sequence[SequenceGroupMetadata], step: Step, output: StepOutput) -> SamplerOutput:
+        entries = [CompletionSequenceGroupOutput([], None) for _ in groups]
         # Groups that are in mid-prompt are kept from vLLM's sampler: it would draw from their generators, and give what it
         # drew to their neighbours.
-        shown = [i for i, group in enumerate(groups) if group.do_sample or wants_prompt_logprobs(group)]
-        entries = [CompletionSequenceGroupOutput([], None) for _ in groups]
-        if shown:
-            metadata = self._metadata([groups[i] for i in shown], step, shown)
-            logits = _apply_logits_processors(
-                torch.from_numpy(self._rows(groups, step, output, shown, metadata)), metadata
-            )
-            for i, entry in zip(shown, self._sampler(logits, metadata)):
+        sampling = [i for i, group in enumerate(groups) if group.do_sample]
+        if sampling:
+            vocab_size = output.logits.shape[1]
+            metadata = self._metadata([groups[i] for i in sampling], step, sampling, vocab_size)
+            logits = _apply_logits_processors(torch.from_numpy(output.logits), metadata)
+            for i, entry in zip(sampling, self._sampler(logits, metadata)):
                 entries[i] = entry
-                self._drop_what_was_given(groups[i], entry)
+        end = 0
+        for i, group in enumerate(groups):
+            end += step.query_lens[i] * len(group.seq_data)
+            if wants_prompt_logprobs(group):
+                first = step.seq_lens[i] - step.query_lens[i]
+                hidden_states = output.hidden_states[end - step.query_lens[i] : end]
+                entries[i].prompt_logprobs = self._prompt_logprobs(group, first, hidden_states)
         return SamplerOutput(outputs=entries)
 
-    def _drop_what_was_given(self, group: SequenceGroupMetadata, entry: CompletionSequenceGroupOutput) -> None:
-        """The engine appends prompt log probabilities to those of earlier chunks, also when a prompt is computed again."""
-        if entry.prompt_logprobs is None:
-            return
+    def _prompt_logprobs(
+        self, group: SequenceGroupMetadata, start: int, hidden_states: Float32Array
+    ) -> list[dict[int, Logprob]]:
+        """Of the tokens that follow those from position `start` on, but for those that the engine has already.
+
+        vLLM's sampler makes several copies of all the rows that it is shown, so it is shown a few at a time, as chunks of the prompt.
+        """
         (data,) = group.seq_data.values()
-        start = data.get_num_computed_tokens()
+        end = min(start + len(hidden_states), data.get_prompt_len() - 1)
+        found: list[dict[int, Logprob]] = []
+        for first in range(start, end, _PROMPT_ROWS):
+            count = min(_PROMPT_ROWS, end - first)
+            metadata = SamplingMetadata.prepare(
+                [_chunk(group, first, count)], [first + count], [count], "cpu", False, {}
+            )
+            logits = torch.from_numpy(self._compute_logits(hidden_states[first - start :][:count]))
+            (entry,) = self._sampler(logits, metadata)
+            found += entry.prompt_logprobs
+        # The engine appends them to those of earlier chunks, also when a prompt is computed again.
         given = self._prompt_logprobs_given.get(group.request_id, 0)
-        end = start + len(entry.prompt_logprobs)
-        entry.prompt_logprobs = entry.prompt_logprobs[max(0, given - start) :]
         self._prompt_logprobs_given[group.request_id] = max(given, end)
+        return found[max(0, given - start) :]
 
-    def _rows(
-        self,
-        groups: Sequence[SequenceGroupMetadata],
-        step: Step,
-        output: StepOutput,
-        shown: Sequence[int],
-        metadata: SamplingMetadata,
-    ) -> Float32Array:
-        """Logits of the rows that the sampler looks at: each prompt position that log probabilities are owed for, and each sampled one."""
-        if not any(map(wants_prompt_logprobs, groups)):
-            return output.logits
-        lengths = [length * len(group.seq_data) for length, group in zip(step.query_lens, groups)]
-        ends = np.cumsum(lengths)
-        tokens = np.concatenate([np.arange(ends[i] - lengths[i], ends[i]) for i in shown])
-        return self._compute_logits(output.hidden_states[tokens[metadata.selected_token_indices.numpy()]])
-
-    def _metadata(self, groups: Sequence[SequenceGroupMetadata], step: Step, shown: Sequence[int]) -> SamplingMetadata:
+    def _metadata(
+        self, groups: Sequence[SequenceGroupMetadata], step: Step, shown: Sequence[int], vocab_size: int
+    ) -> SamplingMetadata:
         """vLLM's view of the groups. A request that is computed again after a preemption goes on with its generator."""
         before = dict(self._generators)
         metadata = SamplingMetadata.prepare(
-            [_for_sampler(group) for group in groups],
+            [_for_sampler(group, vocab_size) for group in groups],
             [step.seq_lens[i] for i in shown],
             [step.query_lens[i] for i in shown],
             "cpu",
@@ -119,21 +123,30 @@ class Sampling:
         return metadata
 
 
-def _for_sampler(group: SequenceGroupMetadata) -> SequenceGroupMetadata:
-    """The group itself, or a copy without what vLLM's sampler cannot handle.
+def _for_sampler(group: SequenceGroupMetadata, vocab_size: int) -> SequenceGroupMetadata:
+    """The group itself, or a copy without what vLLM's sampler is not to handle.
 
-    It fails on an assertion if prompt log probabilities are asked for beside output tokens, as after a preemption; and where only they
-    are wanted, it must not draw from the request's generator.
+    Prompt log probabilities come from elsewhere. With a minimum of tokens, it would write to the logits of stop tokens that the model does not have.
     """
-    if not group.is_prompt or group.sampling_params.prompt_logprobs is None:
+    params = group.sampling_params
+    strange = params.min_tokens > 0 and any(not 0 <= token < vocab_size for token in params.all_stop_token_ids)
+    if not strange and (params.prompt_logprobs is None or not group.is_prompt):
         return group
-    group, params = copy(group), copy(group.sampling_params)
-    if not wants_prompt_logprobs(group):
-        params.prompt_logprobs = None
-    elif not group.do_sample:
-        params.temperature = 0.0
-        params.__dict__.pop("sampling_type", None)  # cached
+    group, params = copy(group), copy(params)
+    params.prompt_logprobs = None
+    if strange:
+        params._all_stop_token_ids = {token for token in params.all_stop_token_ids if 0 <= token < vocab_size}
     group.sampling_params = params
+    return group
+
+
+def _chunk(group: SequenceGroupMetadata, first: int, count: int) -> SequenceGroupMetadata:
+    """The group as it would be if `count` tokens of its prompt were computed in this step, from position `first` on, and none sampled."""
+    ((seq_id, data),) = group.seq_data.items()
+    group, data = copy(group), copy(data)
+    data.reset_state_for_recompute()
+    data.update_num_computed_tokens(first)
+    group.seq_data, group.do_sample, group.token_chunk_size = {seq_id: data}, False, count
     return group
 
 
