@@ -19,6 +19,7 @@ from typing import Any
 from packaging.version import Version
 
 from vllm_mindspore.errors import UserError
+from vllm_mindspore.origin import install_again
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,7 +62,7 @@ class Row:
     engine: str
     """V0 or V1."""
     extra: str
-    """Of this package: `pip install vllm-mindspore[extra]` installs what goes with the row."""
+    """Of this package: `pip install '.[extra]'` installs what goes with the row."""
     adapter: str
     """Name of its package in `vllm_mindspore.compat`."""
     python: str
@@ -152,7 +153,7 @@ def rows_for_installed_vllm() -> tuple[Row, ...]:
         installed = version("vllm").partition("+")[0]
     except PackageNotFoundError:
         raise UserError(
-            f"vLLM is not installed: install one of {known}, for instance with pip install 'vllm-mindspore[{rows()[-1].extra}]'."
+            f"vLLM is not installed: install one of {known}, for instance with {install_again(rows()[-1].extra)}."
         ) from None
     exact = tuple(row for row in rows() if row.vllm == installed)
     if exact:

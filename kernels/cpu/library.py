@@ -45,7 +45,8 @@ def path() -> Path:
             return folder / _FILE
     raise KernelError(
         f"The CPU kernels are not built: {folders[0] / _FILE} is missing. "
-        "Reinstall with a C++ compiler (g++ 10 or later) at hand: pip install --force-reinstall --no-deps vllm-mindspore"
+        "Install the package again from where it came from, with a C++ compiler (g++ 10 or later) at hand: "
+        "vllm-mindspore check-env names the command."
     )
 
 
@@ -61,7 +62,7 @@ def load() -> ctypes.CDLL:
     except OSError as error:
         raise KernelError(
             f"The CPU kernels cannot be loaded ({error}): they were built for another machine. "
-            "Reinstall here: pip install --force-reinstall --no-deps vllm-mindspore"
+            "Install the package again on this machine, from where it came from: vllm-mindspore check-env names the command."
         ) from None
     library.vms_isa.restype = library.vms_available_isa.restype = ctypes.c_char_p
     pointer, number = ctypes.c_void_p, ctypes.c_int
