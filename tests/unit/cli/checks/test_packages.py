@@ -99,3 +99,29 @@ def test_another_row_can_be_asked_about(machine: Any) -> None:
         "torch 2.7.0, vLLM 0.8.3 needs ==2.6.0",
         "transformers 4.53.3, vLLM 0.8.3 needs <4.52,>=4.51.0",
     ]
+
+
+def test_what_is_to_be_replaced_asks_for_nothing(machine: Any) -> None:
+    machine.install_row(torch="2.6.0", transformers="4.57.1", numpy="2.2.6")
+    machine.install("triton", "3.3.0")
+    machine.install("nvidia-cublas-cu12", "12.6.4.1")
+    machine.install("vllm", "0.9.1", requires=["torch==2.7.0", "transformers>=4.51.1", "tokenizers>=0.21.1"])
+    machine.install("torch", "2.6.0", requires=["triton==3.2.0", "nvidia-cublas-cu12==12.4.5.8"])
+    machine.install("transformers", "4.57.1", requires=["tokenizers<=0.23.0,>=0.22.0"])
+    found = machine.problems(packages)
+    assert [one.text for one in found] == [
+        "numpy 2.2.6, vLLM 0.9.1 needs <2",
+        "torch 2.6.0, vllm 0.9.1 needs ==2.7.0",
+        "transformers 4.57.1, vLLM 0.9.1 needs <4.54,>=4.51.1",
+    ]
+    assert found[0].remedy.command.endswith("install 'numpy<2' torch==2.7.0 'transformers<4.54,>=4.51.1'")
+
+
+def test_packages_of_the_row_come_before_what_others_ask_for(machine: Any) -> None:
+    machine.install_row(numpy="2.2.6")
+    machine.install("asttokens", "1.0")
+    machine.install("mindspore", "2.7.1", requires=["asttokens>=2.0.4"])
+    assert [one.text for one in machine.problems(packages)] == [
+        "numpy 2.2.6, vLLM 0.9.1 needs <2",
+        "asttokens 1.0, mindspore 2.7.1 needs >=2.0.4",
+    ]
