@@ -159,7 +159,7 @@ def rows_for_installed_vllm() -> tuple[Row, ...]:
     if exact:
         return exact
     if os.environ.get(TRY_UNKNOWN) == "1":
-        nearest = _nearest(installed)
+        nearest = nearest_release(installed)
         logger.warning(
             "vLLM %s is installed, which vllm-mindspore was never run with: trying the adapter for %s, as %s=1 asks.",
             installed,
@@ -186,8 +186,15 @@ def row_for_installed_vllm(engine: str | None = None) -> Row:
     return next((row for row in candidates if row.engine == wanted), candidates[0])
 
 
-def _nearest(installed: str) -> str:
-    """The newest known release that is not newer than the installed one; the oldest if there is none."""
+def nearest_release(installed: str) -> str:
+    """The known release whose adapter is tried with an unknown one.
+
+    The nearest of the same minor release; else the newest that is older; else the oldest.
+    """
+    wanted = Version(installed)
     known = sorted({row.vllm for row in rows()}, key=Version)
-    older = [release for release in known if Version(release) <= Version(installed)]
+    same = [release for release in known if Version(release).release[:2] == wanted.release[:2]]
+    if same:
+        return min(same, key=lambda release: abs(Version(release).micro - wanted.micro))
+    older = [release for release in known if Version(release) < wanted]
     return (older or known[:1])[-1]

@@ -65,6 +65,14 @@ def install_row(around: Surroundings) -> Remedy:
     return _install_ourselves(around, around.row.extra)
 
 
+def vllm_of_the_row(around: Surroundings) -> Remedy:
+    """Put the row's vLLM in the place of the installed one: of another release, with the torch and the rest that go with it."""
+    installed = (around.version("vllm") or "").partition("+")[0]
+    if installed == around.row.vllm:  # which pip would leave as it is
+        return install(around, f"vllm=={around.row.vllm}", flags=["--force-reinstall", "--no-deps"])
+    return install_row(around)
+
+
 def new_environment(around: Surroundings) -> Remedy:
     """Make an environment with a Python that suits every row, and install this package with the row's vLLM into it."""
     source = _source(around)
