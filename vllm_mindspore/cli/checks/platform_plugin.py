@@ -12,7 +12,7 @@ from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "platform-plugin"
 LOOKS_AT = "which platform vLLM activates, and what its platform plugins raise"
-FOLLOWS = ("interpreter", "rivals", "packages", "files", "imports", "drift")
+FOLLOWS = ("interpreter", "rivals", "packages", "files", "memory", "disk", "limits", "imports", "drift")
 
 _PLUGIN = "mindspore"
 

@@ -22,6 +22,8 @@ _START = (
     "from vllm_mindspore.cli.doctor.probes import main; main(*sys.argv[1:])"
 )
 
+PROBED = ("numpy", "torch", "tokenizers", "transformers", "vllm", "mindspore", "vllm-mindspore")
+"""Distributions that the probes import, which too little of a machine may keep them from."""
 _STEP = 0.25
 _IDLE = 1.0
 """Seconds without work after which a process that should have answered is held to hang."""

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import vllm_mindspore.cli.checks.locale as locale
-from vllm_mindspore.cli.checks import cores, disk, limits, memory, shared_memory
+from vllm_mindspore.cli.checks import CHECKS, cores, disk, imports, limits, memory, shared_memory
+from vllm_mindspore.cli.doctor.examination import examine
 
 GIB = 1 << 30
 
@@ -25,6 +26,10 @@ def test_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 2 * GIB)
     machine.environ = {}
     assert [found.status for found in machine.look(memory)] == ["note"]
+    monkeypatch.setattr(memory, "available_memory", lambda: GIB // 2)
+    (found,) = machine.problems(memory)
+    assert found.text == "0.5 GiB of 16.0 GiB are free: vLLM itself takes about 2 GiB"
+    assert "vllm" in found.about
 
 
 def test_cores(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +88,18 @@ def test_limits(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.remedy.command == "ulimit -n 65536"
     assert "as root" in files.remedy.by_hand
     assert "as root" not in space.remedy.by_hand
+
+
+def test_a_limit_is_the_cause_of_imports_that_fail(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    allowed = {resource.RLIMIT_NOFILE: unlimited, resource.RLIMIT_AS: (GIB, GIB)}
+    monkeypatch.setattr(limits.resource, "getrlimit", allowed.__getitem__)
+    machine.install_row()
+    machine.answer("libraries", {"numpy": {}}, error="killed by signal 6")
+    machine.answer("graph", error="killed by signal 6")
+    assert CHECKS.index(limits) < CHECKS.index(imports)
+    found = {one.name: one for one in examine([limits, imports], machine.around())}
+    assert {one.follows_from for one in found["imports"].diagnoses if one.finding.status == "problem"} == {"limits"}
 
 
 def test_locale(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
