@@ -188,6 +188,12 @@ def test_fix_prints_a_script_and_nothing_else(command: str) -> None:
         (["--apply"], "--apply runs what --fix prints: give both."),
         (["--fix", "--json"], "choose one"),
         (["--dtype", "float32"], "name it with --model"),
+        (
+            ["--only", "disk", "--model", "/nonexistent"],
+            "--model is for the check model, which --only or --skip leaves out",
+        ),
+        (["--skip", "model", "--model", "x"], "--model is for the check model, which --only or --skip leaves out"),
+        (["--fi", "--app"], "unrecognized arguments: --fi --app"),
         (["--model", "x", "--max-model-len", "-1"], "is not a positive whole number"),
     ],
 )
