@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -51,9 +52,37 @@ def test_disk(machine: Any) -> None:
     (found,) = machine.problems(disk)
     assert (
         found.text
-        == f"{machine.root}/a_file/huggingface (HF_HOME) cannot be made, as {machine.root}/a_file is not writable"
+        == f"{machine.root}/a_file/huggingface (HF_HOME) cannot be made, as {machine.root}/a_file is not writable: Not a directory"
     )
     assert found.remedy.command.startswith("export HF_HOME=")
+
+
+def test_a_temporary_folder_that_is_not_there_is_named(machine: Any) -> None:
+    machine.environ = {"HF_HOME": str(machine.root), "TMPDIR": "/nonexistent"}
+    (found,) = machine.problems(disk)
+    assert found.text == "/nonexistent (TMPDIR) is not there"
+    assert not found.about
+
+
+def test_a_full_disk_is_not_writable(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for root, whom permissions do not keep from it."""
+
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(disk.tempfile, "TemporaryFile", full)
+    machine.environ = {"HF_HOME": str(machine.root), "TMPDIR": str(machine.root)}
+    cache, temporary = machine.problems(disk)
+    assert cache.text == f"{machine.root} (HF_HOME) is not writable: No space left on device"
+    assert temporary.text == f"{machine.root} (TMPDIR) is not writable: No space left on device"
+    assert "mindspore" in temporary.about
+
+
+def test_looking_leaves_nothing_behind(machine: Any) -> None:
+    machine.environ = {"HF_HOME": str(machine.root), "TMPDIR": str(machine.root)}
+    before = list(machine.root.iterdir())
+    machine.look(disk)
+    assert list(machine.root.iterdir()) == before
 
 
 def test_shared_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
