@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import vllm_mindspore.kernels.cpu as _package
+from vllm_mindspore.kernels.cpu.cores import usable_cores
 from vllm_mindspore.kernels.errors import KernelError, NotFinite
 
 _FILE = "libvllm_mindspore_cpu.so"
@@ -90,7 +91,7 @@ def load() -> ctypes.CDLL:
 def _wanted_threads() -> int:
     """OMP_NUM_THREADS as Python knows it: in the environment that C code sees, MindSpore's libraries set it to 1 as they are loaded."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
+    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def isa() -> str:

@@ -34,14 +34,14 @@ def test_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cores(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "usable", lambda: 4)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 4)
     assert machine.is_fine(cores).startswith("4 of ")
     machine.environ = {"OMP_NUM_THREADS": "64"}
     (found,) = machine.look(cores)
     assert found.status == "note"
     assert found.remedy.command == "export OMP_NUM_THREADS=4"
     machine.environ = {}
-    monkeypatch.setattr(cores, "usable", lambda: 1)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 1)
     assert machine.look(cores)[0].text.endswith("vLLM's front end and the model will share it")
 
 
