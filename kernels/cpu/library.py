@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import vllm_mindspore.kernels.cpu as _package
+from vllm_mindspore.kernels.cpu.cores import usable_cores
 from vllm_mindspore.kernels.errors import KernelError, NotFinite
 
 _FILE = "libvllm_mindspore_cpu.so"
@@ -45,7 +46,8 @@ def path() -> Path:
             return folder / _FILE
     raise KernelError(
         f"The CPU kernels are not built: {folders[0] / _FILE} is missing. "
-        "Reinstall with a C++ compiler (g++ 10 or later) at hand: pip install --force-reinstall --no-deps vllm-mindspore"
+        "Install the package again from where it came from, with a C++ compiler (g++ 10 or later) at hand: "
+        "vllm-mindspore check-env names the command."
     )
 
 
@@ -61,7 +63,7 @@ def load() -> ctypes.CDLL:
     except OSError as error:
         raise KernelError(
             f"The CPU kernels cannot be loaded ({error}): they were built for another machine. "
-            "Reinstall here: pip install --force-reinstall --no-deps vllm-mindspore"
+            "Install the package again on this machine, from where it came from: vllm-mindspore check-env names the command."
         ) from None
     library.vms_isa.restype = library.vms_available_isa.restype = ctypes.c_char_p
     pointer, number = ctypes.c_void_p, ctypes.c_int
@@ -89,7 +91,7 @@ def load() -> ctypes.CDLL:
 def _wanted_threads() -> int:
     """OMP_NUM_THREADS as Python knows it: in the environment that C code sees, MindSpore's libraries set it to 1 as they are loaded."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
+    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def isa() -> str:

@@ -117,7 +117,16 @@ def test_vllms_own_variable_chooses_the_engine(
 
 
 @pytest.mark.parametrize(
-    ("installed", "adapter"), [("0.9.2", "v0_9_1"), ("0.8.5.post1", "v0_8_3_v1"), ("0.5.0", "v0_6_6")]
+    ("installed", "adapter"),
+    [
+        ("0.9.2", "v0_9_1"),
+        ("0.9.0", "v0_9_1"),
+        ("0.8.5.post1", "v0_8_3_v1"),
+        ("0.8.0", "v0_8_3_v1"),
+        ("0.7.0", "v0_7_3"),
+        ("0.10.0", "v0_9_1"),
+        ("0.5.0", "v0_6_6"),
+    ],
 )
 def test_an_unknown_release_may_be_tried_with_the_nearest_adapter(
     monkeypatch: pytest.MonkeyPatch, installed: str, adapter: str

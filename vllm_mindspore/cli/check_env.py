@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from vllm_mindspore.cli.checks import CHECKS
+from vllm_mindspore.cli.checks import CHECKS, model
 from vllm_mindspore.cli.doctor.examination import Examined, examine
 from vllm_mindspore.cli.doctor.finding import Check
 from vllm_mindspore.cli.doctor.probing import Probes
@@ -126,6 +126,8 @@ def _misuse(options: argparse.Namespace) -> str | None:
         return "--fix prints a script and --json a report: choose one."
     if not _chosen(options):
         return "--skip leaves nothing to look at."
+    if options.model is not None and model not in _chosen(options):
+        return "--model is for the check model, which --only or --skip leaves out: let it be looked at, or leave --model out."
     if options.model is None and (options.max_model_len is not None or options.dtype is not None):
         return "--max-model-len and --dtype are about a model: name it with --model."
     return None

@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vllm-mindspore",
+        allow_abbrev=False,
         description="Run an unmodified vLLM with the models computed by MindSpore.",
         epilog="examples:\n" + "\n".join(f"  {example}" for example in _EXAMPLES.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
             description=summary,
             epilog="\n  ".join(("examples:", *(examples or [_EXAMPLES[name]]))),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
 
     serve = command("serve", "Serve a model through vLLM's OpenAI server, sure to run on MindSpore or to say why not.")
@@ -96,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 def _matrix(options: argparse.Namespace) -> int:
     from vllm_mindspore.cli import matrix_table
 
+    if options.probe and options.markdown:
+        print("vllm-mindspore matrix: --probe prints no tables: leave --markdown out, or take --json.", file=sys.stderr)
+        return 2
     if options.probe:
         return matrix_table.probe(as_json=options.json)
     return matrix_table.show("json" if options.json else "markdown" if options.markdown else "text")

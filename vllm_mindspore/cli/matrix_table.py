@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from vllm_mindspore.errors import UserError
-from vllm_mindspore.matrix import TRY_UNKNOWN, Row, rows
+from vllm_mindspore.matrix import TRY_UNKNOWN, Row, nearest_release, rows
 
 _NAMED = 20
-"""Differences that are printed for the adapter that fits best; `--json` has all."""
+"""Differences that are printed for one adapter; `--json` has all."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,16 @@ def probe(as_json: bool) -> int:
             print(f"  {row.adapter} (vLLM {row.vllm}, {row.engine}): {len(differences)} of {names} names differ")
         best, _, differences = fits[0]
         print(f"{best.adapter} fits best." if differences else f"{best.adapter} fits.")
+        release = installed.partition("+")[0]
+        if release not in {row.vllm for row in rows()}:
+            nearest = nearest_release(release)
+            tried = next(row for row in rows() if row.vllm == nearest)
+            _, differences = found.result[tried.adapter]
+            print(
+                f"vLLM {release} has no row: {TRY_UNKNOWN}=1 tries {tried.adapter}, as {nearest} is the nearest release."
+            )
         for sentence in differences[:_NAMED]:
             print(f"  {sentence}")
         if len(differences) > _NAMED:
             print(f"  and {len(differences) - _NAMED} more, see --json")
-        if installed.partition("+")[0] not in {row.vllm for row in rows()}:
-            print(f"This release has no row; {TRY_UNKNOWN}=1 tries the nearest one's adapter.")
     return 0 if not fits[0][2] else 1

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import distribution
 from typing import Callable
 
+from vllm_mindspore.origin import install_again
 from vllm_mindspore.plugin import PluginFailed
 
 _PLUGIN = "mindspore"
@@ -59,9 +60,7 @@ def _obstacle() -> str | None:
 
         load_general_plugins()  # where vLLM 0.6.6, which has no plugins for platforms, gets ours
     except ModuleNotFoundError as error:
-        return (
-            f"vLLM cannot be imported ({error}): install it, for instance with pip install 'vllm-mindspore[vllm091]'."
-        )
+        return f"vLLM cannot be imported ({error}): install it, for instance with {install_again('vllm091')}."
     except (RuntimeError, PluginFailed) as error:  # two platform plugins, or ours has found nothing to offer
         return str(error)
     chosen = type(current_platform)

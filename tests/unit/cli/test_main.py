@@ -65,6 +65,18 @@ def test_a_wrong_command_is_a_usage_error(command: str) -> None:
     assert "invalid choice: 'frobnicate'" in done.stderr
 
 
+def test_a_flag_is_given_in_full(command: str) -> None:
+    done = run(command, "matrix", "--js")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --js" in done.stderr
+
+
+def test_the_probe_has_no_tables(command: str) -> None:
+    done = run(command, "matrix", "--probe", "--markdown")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "vllm-mindspore matrix: --probe prints no tables: leave --markdown out, or take --json.\n"
+
+
 def test_a_users_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "something").write_text("else")
     assert main.main(["demo-model", str(tmp_path)]) == 1

@@ -191,12 +191,30 @@ def test_the_adapter_that_fits_best_is_told_with_what_differs(
     assert matrix_table.probe(as_json=False) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["vLLM 0.8.5 is installed.", "  v0_8_3_v1 (vLLM 0.8.3, V1): 1 of 20 names differ"]
-    assert lines[-3:-1] == ["v0_8_3_v1 fits best.", "  vllm.c has no d."]
+    assert lines[-3:] == [
+        "v0_8_3_v1 fits best.",
+        "vLLM 0.8.5 has no row: VLLM_MINDSPORE_TRY_UNKNOWN_VLLM=1 tries v0_8_3_v1, as 0.8.3 is the nearest release.",
+        "  vllm.c has no d.",
+    ]
     assert "v0_7_3" not in "\n".join(lines)
     matrix_table.probe(as_json=True)
     report = json.loads(capsys.readouterr().out)
     assert report["installed"] == "0.8.5"
     assert report["fits"][0]["differences"] == ["vllm.c has no d."]
+
+
+def test_what_differs_is_told_of_the_adapter_that_would_be_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "compare", compared)
+    monkeypatch.setattr(matrix_table, "version", lambda name: "0.9.0")
+    assert matrix_table.probe(as_json=False) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-7:] == [
+        "v0_8_3_v1 fits best.",
+        "vLLM 0.9.0 has no row: VLLM_MINDSPORE_TRY_UNKNOWN_VLLM=1 tries v0_9_1, as 0.9.1 is the nearest release.",
+        *["  vllm.a has no b."] * 5,
+    ]
 
 
 def test_a_vllm_that_does_not_import_cannot_be_probed(monkeypatch: pytest.MonkeyPatch) -> None:

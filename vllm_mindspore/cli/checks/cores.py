@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
+from vllm_mindspore.kernels.cpu.cores import usable_cores
 
 NAME = "cores"
 LOOKS_AT = "cores that the process may use, and OMP_NUM_THREADS"
@@ -14,7 +15,7 @@ FOLLOWS = ()
 
 
 def run(around: Surroundings) -> Iterator[Finding]:
-    allowed, there = usable(), os.cpu_count() or 1
+    allowed, there = usable_cores(), os.cpu_count() or 1
     text = f"{allowed} of {there} cores may be used"
     threads = around.environ.get("OMP_NUM_THREADS", "")
     if threads.isdecimal() and int(threads) > allowed:
@@ -26,8 +27,3 @@ def run(around: Surroundings) -> Iterator[Finding]:
         yield note(f"{text}: vLLM's front end and the model will share it")
     else:
         yield ok(text)
-
-
-def usable() -> int:
-    """Cores that the scheduler gives to this process."""
-    return len(os.sched_getaffinity(0))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
+from vllm_mindspore.cli.doctor.probing import PROBED
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "disk"
@@ -17,23 +17,36 @@ FOLLOWS = ()
 
 _GIB = 1 << 30
 _LITTLE = 5 * _GIB
+_TRIED = 1 << 20
+"""Bytes that are written to see whether one can."""
 _WHERE = "in the shell that starts vLLM"
 
 
 def run(around: Surroundings) -> Iterator[Finding]:
-    folders = {
-        "HF_HOME": hub_home(around.environ),
-        "TMPDIR": Path(around.environ.get("TMPDIR") or tempfile.gettempdir()),
-    }
-    for variable, folder in folders.items():
-        there = what_is_there(folder)
-        if not is_writable(there):
-            why = "is not writable" if there == folder else f"cannot be made, as {there} is not writable"
-            yield problem(f"{folder} ({variable}) {why}", Remedy(f"export {variable}=/a/writable/folder", _WHERE))
-            continue
-        free = shutil.disk_usage(there).free
-        text = f"{folder} ({variable}) is writable, {free / _GIB:.0f} GiB free"
-        yield note(f"{text}: few models fit") if variable == "HF_HOME" and free < _LITTLE else ok(text)
+    home, temporary = hub_home(around.environ), Path(around.environ.get("TMPDIR") or "/tmp")
+    there = what_is_there(home)
+    why = _obstacle(there)
+    if why:
+        what = "is not writable" if there == home else f"cannot be made, as {there} is not writable"
+        yield _elsewhere("HF_HOME", home, f"{what}: {why}")
+    else:
+        text = f"{home} (HF_HOME) is writable, {_free(there)}"
+        yield note(f"{text}: few models fit") if shutil.disk_usage(there).free < _LITTLE else ok(text)
+    why = _obstacle(temporary)
+    if not temporary.exists():
+        yield _elsewhere("TMPDIR", temporary, "is not there")
+    elif why:
+        yield _elsewhere("TMPDIR", temporary, f"is not writable: {why}", PROBED)
+    else:
+        yield ok(f"{temporary} (TMPDIR) is writable, {_free(temporary)}")
+
+
+def _elsewhere(variable: str, folder: Path, what: str, about: Iterable[str] = ()) -> Finding:
+    return problem(f"{folder} ({variable}) {what}", Remedy(f"export {variable}=/a/writable/folder", _WHERE), about)
+
+
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder).free / _GIB:.1f} GiB free"
 
 
 def what_is_there(folder: Path) -> Path:
@@ -42,8 +55,18 @@ def what_is_there(folder: Path) -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether this user may make files in a folder."""
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    """Whether this user can write files in a folder."""
+    return not _obstacle(folder)
+
+
+def _obstacle(folder: Path) -> str:
+    """Why no file can be written in a folder, found by trying, as permissions do not tell; empty if one can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_TRIED))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def hub_home(environ: Mapping[str, str]) -> Path:

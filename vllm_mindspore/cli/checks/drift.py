@@ -9,7 +9,7 @@ from typing import Any
 
 from vllm_mindspore.cli.checks.imports import libraries
 from vllm_mindspore.cli.doctor.finding import Finding, note, ok, problem
-from vllm_mindspore.cli.doctor.installing import install
+from vllm_mindspore.cli.doctor.installing import vllm_of_the_row
 from vllm_mindspore.cli.doctor.probing import Probes
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
@@ -52,7 +52,7 @@ def run(around: Surroundings) -> Iterator[Finding]:
         yield note(f"Adapter {row.adapter} has not written down what it relies on in vLLM")
     elif not sentences:
         yield ok(f"vLLM is what adapter {row.adapter} was written for: {count} names are as they were")
-    remedy = install(around, f"vllm=={row.vllm}", flags=["--force-reinstall", "--no-deps"])
+    remedy = vllm_of_the_row(around)
     for sentence in sentences[:_NAMED]:
         yield problem(
             f"This vLLM is not the one that adapter {row.adapter} was written for: {sentence}", remedy, {"vllm"}

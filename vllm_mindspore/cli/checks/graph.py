@@ -10,7 +10,7 @@ from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "graph"
 LOOKS_AT = "whether MindSpore compiles and runs a graph, and on which device"
-FOLLOWS = ("interpreter", "rivals", "packages", "files", "variables", "imports")
+FOLLOWS = ("interpreter", "rivals", "packages", "files", "variables", "memory", "disk", "limits", "imports")
 
 
 def run(around: Surroundings) -> Iterator[Finding]:

@@ -11,10 +11,10 @@ from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "imports"
 LOOKS_AT = "whether vLLM, MindSpore and what they stand on can be imported"
-FOLLOWS = ("interpreter", "rivals", "packages", "files")
+FOLLOWS = ("interpreter", "rivals", "packages", "files", "memory", "disk", "limits")
 
 _LIBRARIES = ("numpy", "torch", "tokenizers", "transformers", "vllm")
-_NEEDS = {"vllm": _LIBRARIES, "transformers": ("numpy", "torch", "tokenizers", "transformers")}
+"""In the order in which the probe imports them."""
 
 
 def run(around: Surroundings) -> Iterator[Finding]:
@@ -23,23 +23,35 @@ def run(around: Surroundings) -> Iterator[Finding]:
         **({"mindspore": around.probes.ask("graph")} if around.version("mindspore") else {}),
     }
     fine = []
+    failed: dict[str, set[str]] = {}  # what the failure of each is about
     for name, answers in asked.items():
         found = answers.parts.get(name)
         if found == {}:
             fine.append(name)
-        elif found is not None:
-            about = {name, *found["through"]}
-            yield problem(f"import {name} fails: {found['error']}{_at(found['at'])}", _remedy(around, name), about)
-        elif answers.timed_out:
-            yield problem(
-                f"import {name} gives {answers.error}: it hangs, or disk and processor are busy", longer(around), {name}
-            )
-        else:
-            yield problem(
-                f"import {name} ends Python: {answers.error}", _remedy(around, name), {name, *_NEEDS.get(name, ())}
-            )
+            continue
+        about = {name, *(_before(name) if found is None else found["through"])}
+        causes = [failed[other] for other in about if other in failed]
+        failed[name] = about.union(*causes)
+        yield _failure(around, name, answers, failed[name], bool(causes))
     if fine:
         yield ok(f"{', '.join(fine)} can be imported")
+
+
+def _before(name: str) -> tuple[str, ...]:
+    return _LIBRARIES[: _LIBRARIES.index(name)] if name in _LIBRARIES else ()
+
+
+def _failure(around: Surroundings, name: str, answers: Answers, about: set[str], follows: bool) -> Finding:
+    found = answers.parts.get(name)
+    if found is not None:
+        text, remedy = f"import {name} fails: {found['error']}{_at(found['at'])}", _remedy(around, name)
+    elif answers.timed_out:
+        text = f"import {name} gives {answers.error}: it hangs, or disk and processor are busy"
+        remedy = longer(around)
+    else:
+        how = "was not come to" if follows else "ends Python"
+        text, remedy = f"import {name} {how}: {answers.error}", _remedy(around, name)
+    return problem(text, remedy, about, follows)
 
 
 def libraries(around: Surroundings) -> Answers:

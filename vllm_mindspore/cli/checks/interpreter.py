@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from packaging.specifiers import SpecifierSet
 
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
-from vllm_mindspore.cli.doctor.installing import NO_WHEEL, install_row, ourselves
+from vllm_mindspore.cli.doctor.installing import NO_WHEEL, install_row, new_environment
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "interpreter"
@@ -23,9 +23,7 @@ _MACHINES = ("x86_64", "aarch64")
 
 def run(around: Surroundings) -> Iterator[Finding]:
     row, python = around.row, platform.python_version()
-    new = Remedy(
-        f"uv venv --python 3.11 .venv && uv pip install --python .venv/bin/python '{ourselves(around)}[{row.extra}]'"
-    )
+    new = new_environment(around)
     if not SpecifierSet(row.python).contains(python, prereleases=True):
         yield problem(f"Python {python}, vLLM {row.vllm} needs {row.python}", new, _ABOUT)
     if sys.implementation.name != "cpython":

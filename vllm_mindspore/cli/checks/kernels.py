@@ -10,7 +10,7 @@ from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "kernels"
 LOOKS_AT = "whether the CPU kernels are built, load and compute a right answer"
-FOLLOWS = ("interpreter", "packages", "files", "imports")
+FOLLOWS = ("interpreter", "packages", "files", "memory", "disk", "limits", "imports")
 
 
 def run(around: Surroundings) -> Iterator[Finding]:

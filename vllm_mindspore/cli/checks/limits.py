@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
+from vllm_mindspore.cli.doctor.probing import PROBED
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "limits"
@@ -37,7 +38,7 @@ def run(around: Surroundings) -> Iterator[Finding]:
     space, most = (_limit(value) for value in resource.getrlimit(resource.RLIMIT_AS))
     if space != float("inf"):
         text = f"{space / (1 << 30):.1f} GiB of address space are allowed: torch and MindSpore map more than they use"
-        yield problem(text, Remedy("ulimit -v unlimited", _WHERE if most == float("inf") else _BY_ROOT))
+        yield problem(text, Remedy("ulimit -v unlimited", _WHERE if most == float("inf") else _BY_ROOT), PROBED)
 
 
 def _limit(value: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ _READ = ("float32", "float16", "bfloat16")
 _NAMES = {"half": "float16", "float": "float32"}
 _YARN = ("factor", "original_max_position_embeddings")
 """What transformers and vLLM read of yarn's settings without asking whether it is there."""
+_KIND = ("architectures", "quantization_config")
+"""Keys of config.json that say what a checkpoint is."""
 _INSTEAD = "in place of the command that you meant to run"
 
 
@@ -42,17 +45,27 @@ def run(around: Surroundings) -> Iterator[Finding]:
     name = around.wanted.model
     if name is None:
         return
+    name = os.path.expanduser(name)
     try:
-        checkpoint = _checkpoint(around, name)
-    except (OSError, ValueError) as error:
-        yield problem(str(error), _fetch(name), {"model"})
-        return
+        yield from _look(around, name)
+    except (OSError, ValueError) as error:  # files that cannot be read, or hold something else than JSON
+        yield problem(str(error), _edit(Path(name), str(error)) if Path(name).is_dir() else _fetch(name), {"model"})
+
+
+def _look(around: Surroundings, name: str) -> Iterator[Finding]:
+    checkpoint = _checkpoint(around, name)
     if isinstance(checkpoint, Finding):
         yield checkpoint
         return
     yield from _complete(checkpoint)
     if checkpoint.config is not None:
         yield from _network(around, checkpoint)
+
+
+def _edit(folder: Path, error: str) -> Remedy:
+    """Of the file that an error names, config.json in most."""
+    file = next((file for file in folder.glob("*.json") if str(file) in error), folder / "config.json")
+    return Remedy(f"vi {shlex.quote(str(file))}", "and mend what the sentence names")
 
 
 def _checkpoint(around: Surroundings, name: str) -> Checkpoint | Finding:
@@ -91,14 +104,28 @@ def _fetch(name: str) -> Remedy:
     )
 
 
+def _is_local(checkpoint: Checkpoint) -> bool:
+    """Whether the user named a folder, and not a model that the cache has."""
+    return checkpoint.folder == Path(checkpoint.name)
+
+
+def _bring(checkpoint: Checkpoint) -> Remedy:
+    """What is missing."""
+    if _is_local(checkpoint):
+        return Remedy(
+            f"ls -l {shlex.quote(checkpoint.name)}", "and copy what is missing from where the checkpoint came from"
+        )
+    return _fetch(checkpoint.name)
+
+
 def _complete(checkpoint: Checkpoint) -> Iterator[Finding]:
     where = checkpoint.folder or checkpoint.name
     if checkpoint.config is None:
-        yield problem(f"{where} has no config.json", _fetch(checkpoint.name), {"model"})
+        yield problem(f"{where} has no config.json", _bring(checkpoint), {"model"})
     if checkpoint.missing_weights:
         missing = checkpoint.missing_weights
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        yield problem(f"{where} lacks weights: {missing[0]}{more}", _fetch(checkpoint.name), {"model"})
+        yield problem(f"{where} lacks weights: {missing[0]}{more}", _bring(checkpoint), {"model"})
     if checkpoint.pointers:
         pull = Remedy(f"git -C {shlex.quote(str(where))} lfs pull", "where there is a network")
         yield problem(f"{where} holds a Git LFS pointer in place of {', '.join(checkpoint.pointers)}", pull, {"model"})
@@ -107,7 +134,7 @@ def _complete(checkpoint: Checkpoint) -> Iterator[Finding]:
     if not checkpoint.has_tokenizer:
         yield problem(
             f"{where} has no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json",
-            _fetch(checkpoint.name),
+            _bring(checkpoint),
             {"model"},
         )
     if checkpoint.has_chat_template:
@@ -125,7 +152,7 @@ def _network(around: Surroundings, checkpoint: Checkpoint) -> Iterator[Finding]:
     try:
         network = ModelConfig.from_hf(config, dtype, checkpoint.folder or checkpoint.name)
     except UserError as error:
-        yield problem(str(error), _other(), {"model"})
+        yield problem(str(error), _other_value(checkpoint, str(error)), {"model"})
         return
     lacks = [key for key in _YARN if network.rope.kind == "yarn" and key not in network.rope.parameters]
     if lacks:
@@ -150,7 +177,10 @@ def _complete_rope(checkpoint: Checkpoint, key: str) -> Remedy:
     return Remedy(edit, f"and add {key} to rope_scaling in config.json")
 
 
-def _other() -> Remedy:
+def _other_value(checkpoint: Checkpoint, error: str) -> Remedy:
+    """Of the key that a network refuses; a checkpoint of another kind, if no value of it would make this one run."""
+    if _is_local(checkpoint) and "config.json has " in error and not any(f" has {key}" in error for key in _KIND):
+        return _edit(Path(checkpoint.name), error)
     return Remedy(
         "vllm-mindspore matrix --json",
         "lists the architectures under models: choose a checkpoint of one, in floats or in int8 by compressed-tensors",

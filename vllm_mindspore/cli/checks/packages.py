@@ -19,7 +19,7 @@ LOOKS_AT = "vLLM, MindSpore and what goes with them, against version_matrix.toml
 FOLLOWS = ("interpreter", "rivals")
 
 _THAT_ASK = ("vllm", "mindspore", "torch", "transformers", "tokenizers", OURSELVES)
-"""Whose own requirements are looked at."""
+"""Whose own requirements are looked at, each behind those that ask for it."""
 _NAMED = ("vllm", "mindspore", "torch", "transformers", "tokenizers", "numpy", "protobuf")
 
 
@@ -74,23 +74,36 @@ def _fully_tested(around: Surroundings) -> list[str]:
 
 
 def _conflicts(around: Surroundings) -> list[_Conflict]:
+    """Those about packages of the row first, as they bring others with them."""
     by_name: dict[str, list[_Demand]] = {}
-    for demand in [*_of_the_row(around), *_of_others(around)]:
+    for demand in _demands(around):
         by_name.setdefault(canonicalize_name(demand.name), []).append(demand)
+    of_the_row = {"mindspore", "torch", *around.requirements}
     found = []
-    for name, demands in sorted(by_name.items(), key=lambda item: (item[0] != "vllm", item[0])):
-        installed = around.version(name)
-        refused = [
-            demand
-            for demand in demands
-            if installed is None or not demand.specifier.contains(installed, prereleases=True)
-        ]
+    for name, demands in sorted(
+        by_name.items(), key=lambda item: (item[0] != "vllm", item[0] not in of_the_row, item[0])
+    ):
+        refused = [demand for demand in demands if not _is_met(around, demand)]
         if refused:
             needs = " and ".join(dict.fromkeys(f"{demand.by} needs {demand.specifier or 'it'}" for demand in refused))
             specifiers = dict.fromkeys(part for demand in demands for part in str(demand.specifier).split(",") if part)
-            text = f"{name} {installed or 'is not installed'}, {needs}"
+            text = f"{name} {around.version(name) or 'is not installed'}, {needs}"
             found.append(_Conflict(name, text, name + ",".join(specifiers)))
     return found
+
+
+def _demands(around: Surroundings) -> list[_Demand]:
+    """Of the row and of the packages, but not of one that is itself in conflict: what comes in its place asks for something else."""
+    demands = list(_of_the_row(around))
+    for asking in _THAT_ASK:
+        if all(_is_met(around, demand) for demand in demands if canonicalize_name(demand.name) == asking):
+            demands += _of(around, asking)
+    return demands
+
+
+def _is_met(around: Surroundings, demand: _Demand) -> bool:
+    installed = around.version(demand.name)
+    return installed is not None and demand.specifier.contains(installed, prereleases=True)
 
 
 def _of_the_row(around: Surroundings) -> Iterator[_Demand]:
@@ -106,13 +119,12 @@ def _of_the_row(around: Surroundings) -> Iterator[_Demand]:
         yield _Demand(name, SpecifierSet(specifier), f"vLLM {row.vllm}")
 
 
-def _of_others(around: Surroundings) -> Iterator[_Demand]:
-    """What the packages themselves ask for."""
-    for asking in _THAT_ASK:
-        distribution = around.distribution(asking)
-        if distribution is None or (asking == "vllm" and not around.vllm_is_of_the_row):
-            continue  # another row's vLLM asks for something else
-        for text in distribution.requires or []:
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                yield _Demand(requirement.name, requirement.specifier, f"{asking} {distribution.version}")
+def _of(around: Surroundings, asking: str) -> Iterator[_Demand]:
+    """What a package itself asks for."""
+    distribution = around.distribution(asking)
+    if distribution is None or (asking == "vllm" and not around.vllm_is_of_the_row):
+        return  # another row's vLLM asks for something else
+    for text in distribution.requires or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _Demand(requirement.name, requirement.specifier, f"{asking} {distribution.version}")

@@ -8,11 +8,12 @@ from typing import Any
 from vllm_mindspore.cli.checks.imports import libraries, longer
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
 from vllm_mindspore.cli.doctor.installing import OURSELVES, reinstall_ourselves, uninstall
+from vllm_mindspore.cli.doctor.probes.libraries import GENERAL, PLATFORMS
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
 NAME = "platform-plugin"
 LOOKS_AT = "which platform vLLM activates, and what its platform plugins raise"
-FOLLOWS = ("interpreter", "rivals", "packages", "files", "imports", "drift")
+FOLLOWS = ("interpreter", "rivals", "packages", "files", "memory", "disk", "limits", "imports", "drift")
 
 _PLUGIN = "mindspore"
 
@@ -34,14 +35,21 @@ def run(around: Surroundings) -> Iterator[Finding]:
         error = answers.error if found is None else found["error"]
         yield problem(f"vLLM ends Python as it looks for its platform: {error}", reinstall_ourselves(around), {"vllm"})
         return
+    yield from _missing(around, found)
     yield from _raised(around, found["plugins"])
     yield _verdict(around, found)
 
 
+def _missing(around: Surroundings, found: dict[str, Any]) -> Iterator[Finding]:
+    """Which of our entry points vLLM does not find: without the second, it knows nothing of our networks."""
+    owners = {PLATFORMS: [plugin["distribution"] for plugin in found["plugins"]], GENERAL: found["general"]}
+    for group, names in owners.items():
+        if OURSELVES not in names:
+            yield problem(f"vLLM finds no plugin of {OURSELVES} in {group}", reinstall_ourselves(around), {OURSELVES})
+
+
 def _raised(around: Surroundings, plugins: list[dict[str, Any]]) -> Iterator[Finding]:
     """What vLLM does not show."""
-    if not any(plugin["distribution"] == OURSELVES for plugin in plugins):
-        yield problem(f"vLLM finds no plugin of {OURSELVES}", reinstall_ourselves(around), {OURSELVES})
     for plugin in plugins:
         if "error" in plugin:
             text = f"Plugin {plugin['name']} of {plugin['distribution']} raises {plugin['error']}, which vLLM swallows ({plugin['at']})"

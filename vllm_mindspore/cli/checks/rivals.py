@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
-from vllm_mindspore.cli.doctor.installing import OURSELVES, install, reinstall_ourselves, uninstall
+from vllm_mindspore.cli.doctor.installing import OURSELVES, install, reinstall_ourselves, uninstall, vllm_of_the_row
 from vllm_mindspore.cli.doctor.probes.libraries import PLATFORMS
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
 
@@ -64,7 +64,6 @@ def _fork(around: Surroundings) -> Iterator[Finding]:
     if vllm is None:
         return
     release, _, build = vllm.version.partition("+")
-    remedy = install(around, f"vllm=={around.row.vllm}", flags=["--force-reinstall", "--no-deps"])
     try:
         unreleased = Version(release).is_devrelease
     except InvalidVersion:
@@ -72,7 +71,7 @@ def _fork(around: Surroundings) -> Iterator[Finding]:
     if unreleased or (build and not any(_BUILDS.fullmatch(part) for part in build.split("."))):
         yield problem(
             f"vllm {vllm.version} is a fork or a build from a checkout, not the release {around.row.vllm}",
-            remedy,
+            vllm_of_the_row(around),
             {"vllm"},
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
-from vllm_mindspore.matrix import rows
+from vllm_mindspore.matrix import TRY_UNKNOWN, rows
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,6 +34,7 @@ _CLOSER = 0.93
 _LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 _ONE_OF = {
     "VLLM_USE_V1": ("0", "1"),
+    TRY_UNKNOWN: ("0", "1"),
     "VLLM_LOGGING_LEVEL": _LEVELS,
     "VLLM_WORKER_MULTIPROC_METHOD": ("fork", "spawn"),
     "GLOG_v": ("0", "1", "2", "3", "4"),
@@ -111,6 +112,8 @@ def _wrong(around: Surroundings) -> Iterator[Finding]:
             yield problem(f"{name}={value} is none of {', '.join(choices)}", unset)
         if name in _WHOLE_NUMBERS and not value.isdecimal():
             yield problem(f"{name}={value} is no whole number", unset)
+        if name == "OMP_NUM_THREADS" and value.isdecimal() and not int(value):
+            yield problem(f"{name}={value} is no positive whole number", unset)
         if name in _NOT_HERE and value not in ("", "0"):
             yield problem(
                 f"{name}={value} {_NOT_HERE[name]}", unset, {"mindspore"} if name.startswith("MS_") else {"vllm"}

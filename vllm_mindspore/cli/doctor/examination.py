@@ -79,4 +79,4 @@ def _cause(finding: Finding, check: Check, earlier: dict[str, list[tuple[Finding
         for other, root in earlier.get(name, []):
             if other.about & finding.about:
                 return root
-    return None
+    return check.NAME if finding.follows else None

@@ -30,7 +30,9 @@ class Finding:
     text: str
     remedy: Remedy | None = None
     about: frozenset[str] = frozenset()
-    """Distributions that have to do with it: a problem follows from an earlier one about the same."""
+    """Distributions that have to do with it: a problem follows from an earlier check's about the same."""
+    follows: bool = False
+    """From an earlier problem of the same check."""
 
 
 class Check(Protocol):
@@ -70,6 +72,6 @@ def note(text: str, remedy: Remedy | None = None, about: Iterable[str] = ()) -> 
     return Finding("note", text, remedy, _distributions(about))
 
 
-def problem(text: str, remedy: Remedy, about: Iterable[str] = ()) -> Finding:
+def problem(text: str, remedy: Remedy, about: Iterable[str] = (), follows: bool = False) -> Finding:
     """Something will not run."""
-    return Finding("problem", text, remedy, _distributions(about))
+    return Finding("problem", text, remedy, _distributions(about), follows)

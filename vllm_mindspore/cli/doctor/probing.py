@@ -22,6 +22,8 @@ _START = (
     "from vllm_mindspore.cli.doctor.probes import main; main(*sys.argv[1:])"
 )
 
+PROBED = ("numpy", "torch", "tokenizers", "transformers", "vllm", "mindspore", "vllm-mindspore")
+"""Distributions that the probes import, which too little of a machine may keep them from."""
 _STEP = 0.25
 _IDLE = 1.0
 """Seconds without work after which a process that should have answered is held to hang."""
@@ -91,6 +93,12 @@ class Probes:
         return self._answers[key].result()
 
     def _run(self, name: str, arguments: str) -> Answers:
+        try:
+            return self._look(name, arguments)
+        except OSError as error:  # there is no room for files or processes
+            return Answers({}, str(error))
+
+    def _look(self, name: str, arguments: str) -> Answers:
         with tempfile.TemporaryDirectory(prefix="vllm-mindspore-check-env-") as folder:
             words = Path(folder) / "words"
             with words.open("wb") as output:

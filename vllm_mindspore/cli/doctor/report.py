@@ -60,8 +60,8 @@ class TextReport:
         self._print(Text("\nMend first:", "bold"))
         for cause in causes:
             texts = [d.finding.text for name, d in named if name == cause and d.is_cause]
-            more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""
-            self._print(Text(f"  {cause.ljust(self._width)}", "bold"), Text(f"  {texts[0]}{more}"))
+            told = f"{texts[0].rstrip('.')}, and {len(texts) - 1} more" if len(texts) > 1 else texts[0]
+            self._print(Text(f"  {cause.ljust(self._width)}", "bold"), Text(f"  {told}"))
             effects = dict.fromkeys(name for name, d in named if d.follows_from == cause and name != cause)
             if effects:
                 self._print(

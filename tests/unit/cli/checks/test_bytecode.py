@@ -44,7 +44,7 @@ def test_where_python_may_keep_nothing_the_command_that_mends_it_does(bare: Any)
 
 
 def test_an_environment_that_belongs_to_somebody_else(bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(bytecode, "is_writable", lambda _: False)
     (found,) = bare.look(bytecode)
     assert found.text.endswith(f"no bytecode and {bare.site / 'vllm'} may not be written by this user")
     assert found.remedy.by_hand == "as the owner of the environment"

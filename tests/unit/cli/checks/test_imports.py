@@ -45,5 +45,37 @@ def test_a_crash_is_told_from_a_hang(complete: Any) -> None:
     assert found.remedy.command == "vllm-mindspore check-env --timeout 120"
 
 
+def test_what_stands_on_a_broken_package_follows_from_it(complete: Any) -> None:
+    torch = {"error": "OSError: libtorch.so", "at": "torch/__init__:1", "through": ["torch", "ctypes"]}
+    complete.answer(
+        "libraries",
+        {
+            **FINE,
+            "torch": torch,
+            "transformers": {**torch, "through": ["transformers", "torch"]},
+            "vllm": {**torch, "through": ["vllm", "transformers"]},
+        },
+    )
+    complete.answer("graph", {"mindspore": {**torch, "through": ["mindspore", "numpy"]}})
+    found = complete.problems(imports)
+    assert [(one.text.split()[1], one.follows) for one in found] == [
+        ("torch", False),
+        ("transformers", True),
+        ("vllm", True),
+        ("mindspore", False),
+    ]
+    assert "torch" in found[2].about
+
+
+def test_what_the_probe_did_not_come_to_follows_from_what_ended_it(complete: Any) -> None:
+    complete.answer("libraries", {"numpy": {}}, error="killed by signal 11")
+    assert [(one.text, one.follows) for one in complete.problems(imports)] == [
+        ("import torch ends Python: killed by signal 11", False),
+        ("import tokenizers was not come to: killed by signal 11", True),
+        ("import transformers was not come to: killed by signal 11", True),
+        ("import vllm was not come to: killed by signal 11", True),
+    ]
+
+
 def test_what_is_not_installed_is_not_imported(machine: Any) -> None:
     assert machine.look(imports) == []

@@ -18,7 +18,11 @@ def test_a_python_out_of_the_rows_range_is_named(machine: Any, monkeypatch: pyte
     monkeypatch.setattr(platform, "python_version", lambda: "3.12.1")
     (found,) = machine.problems(interpreter)
     assert found.text == "Python 3.12.1, vLLM 0.9.1 needs >=3.9,<3.12"
-    assert found.remedy.command.startswith("uv venv --python 3.11 .venv && ")
+    assert found.remedy.command.startswith("python3.11 -m venv .venv && .venv/bin/python -m pip install ")
+    machine.write("bin/uv").chmod(0o755)
+    machine.environ = {"PATH": str(machine.root / "bin")}
+    (found,) = machine.problems(interpreter)
+    assert found.remedy.command.startswith("uv venv --python 3.11 .venv && uv pip install --python .venv/bin/python ")
 
 
 def test_a_machine_that_nothing_is_built_for_is_named(machine: Any) -> None:
@@ -40,4 +44,4 @@ def test_aarch64_is_told_how_vllm_is_built_there(machine: Any, extra: str, torch
     machine.install("pip", "25.0")
     (_, found) = machine.look(interpreter, extra)
     assert f"VLLM_TARGET_DEVICE=empty and torch=={torch}" in found.text
-    assert found.remedy.command == f"VLLM_TARGET_DEVICE=empty /env/bin/python -m pip install 'vllm-mindspore[{extra}]'"
+    assert found.remedy.command == f"VLLM_TARGET_DEVICE=empty /env/bin/python -m pip install 'PATH[{extra}]'"

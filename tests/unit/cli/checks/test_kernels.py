@@ -22,7 +22,8 @@ def test_kernels_that_are_not_built_are_named(machine: Any) -> None:
     machine.answer("kernels", {"kernels": error})
     (found,) = machine.problems(kernels)
     assert found.text == "The CPU kernels are not built: x.so is missing."
-    assert found.remedy.command == "/env/bin/python -m pip install --force-reinstall --no-deps vllm-mindspore"
+    assert found.remedy.command == "/env/bin/python -m pip install --force-reinstall --no-deps PATH"
+    assert found.remedy.by_hand == "with the checkout or wheel that you installed from in place of PATH"
 
 
 def test_kernels_that_crash_are_named(machine: Any) -> None:

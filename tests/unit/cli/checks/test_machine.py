@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 import vllm_mindspore.cli.checks.locale as locale
-from vllm_mindspore.cli.checks import cores, disk, limits, memory, shared_memory
+from vllm_mindspore.cli.checks import CHECKS, cores, disk, imports, limits, memory, shared_memory
+from vllm_mindspore.cli.doctor.examination import examine
 
 GIB = 1 << 30
 
@@ -25,17 +27,21 @@ def test_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 2 * GIB)
     machine.environ = {}
     assert [found.status for found in machine.look(memory)] == ["note"]
+    monkeypatch.setattr(memory, "available_memory", lambda: GIB // 2)
+    (found,) = machine.problems(memory)
+    assert found.text == "0.5 GiB of 16.0 GiB are free: vLLM itself takes about 2 GiB"
+    assert "vllm" in found.about
 
 
 def test_cores(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "usable", lambda: 4)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 4)
     assert machine.is_fine(cores).startswith("4 of ")
     machine.environ = {"OMP_NUM_THREADS": "64"}
     (found,) = machine.look(cores)
     assert found.status == "note"
     assert found.remedy.command == "export OMP_NUM_THREADS=4"
     machine.environ = {}
-    monkeypatch.setattr(cores, "usable", lambda: 1)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 1)
     assert machine.look(cores)[0].text.endswith("vLLM's front end and the model will share it")
 
 
@@ -46,9 +52,37 @@ def test_disk(machine: Any) -> None:
     (found,) = machine.problems(disk)
     assert (
         found.text
-        == f"{machine.root}/a_file/huggingface (HF_HOME) cannot be made, as {machine.root}/a_file is not writable"
+        == f"{machine.root}/a_file/huggingface (HF_HOME) cannot be made, as {machine.root}/a_file is not writable: Not a directory"
     )
     assert found.remedy.command.startswith("export HF_HOME=")
+
+
+def test_a_temporary_folder_that_is_not_there_is_named(machine: Any) -> None:
+    machine.environ = {"HF_HOME": str(machine.root), "TMPDIR": "/nonexistent"}
+    (found,) = machine.problems(disk)
+    assert found.text == "/nonexistent (TMPDIR) is not there"
+    assert not found.about
+
+
+def test_a_full_disk_is_not_writable(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for root, whom permissions do not keep from it."""
+
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(disk.tempfile, "TemporaryFile", full)
+    machine.environ = {"HF_HOME": str(machine.root), "TMPDIR": str(machine.root)}
+    cache, temporary = machine.problems(disk)
+    assert cache.text == f"{machine.root} (HF_HOME) is not writable: No space left on device"
+    assert temporary.text == f"{machine.root} (TMPDIR) is not writable: No space left on device"
+    assert "mindspore" in temporary.about
+
+
+def test_looking_leaves_nothing_behind(machine: Any) -> None:
+    machine.environ = {"HF_HOME": str(machine.root), "TMPDIR": str(machine.root)}
+    before = list(machine.root.iterdir())
+    machine.look(disk)
+    assert list(machine.root.iterdir()) == before
 
 
 def test_shared_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +117,18 @@ def test_limits(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.remedy.command == "ulimit -n 65536"
     assert "as root" in files.remedy.by_hand
     assert "as root" not in space.remedy.by_hand
+
+
+def test_a_limit_is_the_cause_of_imports_that_fail(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    allowed = {resource.RLIMIT_NOFILE: unlimited, resource.RLIMIT_AS: (GIB, GIB)}
+    monkeypatch.setattr(limits.resource, "getrlimit", allowed.__getitem__)
+    machine.install_row()
+    machine.answer("libraries", {"numpy": {}}, error="killed by signal 6")
+    machine.answer("graph", error="killed by signal 6")
+    assert CHECKS.index(limits) < CHECKS.index(imports)
+    found = {one.name: one for one in examine([limits, imports], machine.around())}
+    assert {one.follows_from for one in found["imports"].diagnoses if one.finding.status == "problem"} == {"limits"}
 
 
 def test_locale(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ def test_a_model_that_there_is_no_network_for_is_named(
     change(checkpoint, **settings)
     (found,) = machine.problems(model, model=str(checkpoint))
     assert said in found.text
+    assert found.remedy.command == "vllm-mindspore matrix --json"
 
 
 def test_what_is_missing_is_named(machine: Any, checkpoint: Path) -> None:
@@ -174,6 +175,35 @@ def test_a_config_that_is_no_json_is_named(machine: Any, checkpoint: Path) -> No
     (checkpoint / "config.json").write_text("{")
     (found,) = machine.problems(model, model=str(checkpoint))
     assert "config.json is not JSON" in found.text
+    assert found.remedy.command == f"vi {checkpoint}/config.json"
+
+
+def test_an_index_that_is_no_json_is_named(machine: Any, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors.index.json").write_text("{")
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert "model.safetensors.index.json is not JSON" in found.text
+    assert found.remedy.command == f"vi {checkpoint}/model.safetensors.index.json"
+
+
+def test_an_illegal_value_is_to_be_mended_where_it_stands(machine: Any, checkpoint: Path) -> None:
+    change(checkpoint, num_key_value_heads=3)
+    (found,) = machine.problems(model, model=str(checkpoint))
+    assert "has num_key_value_heads = 3, it must be a divisor of num_attention_heads" in found.text
+    assert found.remedy.command == f"vi {checkpoint}/config.json"
+
+
+def test_what_a_folder_lacks_is_not_asked_of_the_hub(machine: Any, checkpoint: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (checkpoint / name).unlink()
+    found = machine.problems(model, model=str(checkpoint))
+    assert {one.remedy.command for one in found} == {f"ls -l {checkpoint}"}
+
+
+def test_a_folder_in_the_home_folder_is_found(machine: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(checkpoint.parent))
+    assert f"{checkpoint} has a chat template" in machine.is_fine(model, model=f"~/{checkpoint.name}")
+    (found,) = machine.problems(model, model="~/not_there")
+    assert found.text.startswith(f"{checkpoint.parent}/not_there is no folder")
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_a_vllm_without_a_row_is_named_first(machine: Any) -> None:
     machine.install_row(vllm="0.10.0", numpy="2.2.0")
     found = machine.problems(packages, obstacle="vLLM 0.10.0 is installed, and there is no adapter for it.")
     assert found[0].text == "vLLM 0.10.0 is installed, and there is no adapter for it."
-    assert found[0].remedy.command == "/env/bin/python -m pip install 'vllm-mindspore[vllm091]'"
+    assert found[0].remedy.command == "/env/bin/python -m pip install 'PATH[vllm091]'"
     assert [one.text.split()[0] for one in found[1:]] == ["numpy"]
 
 
@@ -101,11 +101,27 @@ def test_another_row_can_be_asked_about(machine: Any) -> None:
     ]
 
 
-def test_the_checkout_that_it_was_installed_from_is_named_where_it_is_still_there(machine: Any) -> None:
-    machine.install_row(mindspore="2.6.0")
-    machine.install("vllm-mindspore", "0.1.0")
-    machine.write(
-        "site/vllm_mindspore-0.1.0.dist-info/direct_url.json", f'{{"url": "file://{machine.root}", "dir_info": {{}}}}'
-    )
-    (found,) = machine.problems(packages)
-    assert f"'{machine.root}[vllm091]'" in found.remedy.command
+def test_what_is_to_be_replaced_asks_for_nothing(machine: Any) -> None:
+    machine.install_row(torch="2.6.0", transformers="4.57.1", numpy="2.2.6")
+    machine.install("triton", "3.3.0")
+    machine.install("nvidia-cublas-cu12", "12.6.4.1")
+    machine.install("vllm", "0.9.1", requires=["torch==2.7.0", "transformers>=4.51.1", "tokenizers>=0.21.1"])
+    machine.install("torch", "2.6.0", requires=["triton==3.2.0", "nvidia-cublas-cu12==12.4.5.8"])
+    machine.install("transformers", "4.57.1", requires=["tokenizers<=0.23.0,>=0.22.0"])
+    found = machine.problems(packages)
+    assert [one.text for one in found] == [
+        "numpy 2.2.6, vLLM 0.9.1 needs <2",
+        "torch 2.6.0, vllm 0.9.1 needs ==2.7.0",
+        "transformers 4.57.1, vLLM 0.9.1 needs <4.54,>=4.51.1",
+    ]
+    assert found[0].remedy.command.endswith("install 'numpy<2' torch==2.7.0 'transformers<4.54,>=4.51.1'")
+
+
+def test_packages_of_the_row_come_before_what_others_ask_for(machine: Any) -> None:
+    machine.install_row(numpy="2.2.6")
+    machine.install("asttokens", "1.0")
+    machine.install("mindspore", "2.7.1", requires=["asttokens>=2.0.4"])
+    assert [one.text for one in machine.problems(packages)] == [
+        "numpy 2.2.6, vLLM 0.9.1 needs <2",
+        "asttokens 1.0, mindspore 2.7.1 needs >=2.0.4",
+    ]

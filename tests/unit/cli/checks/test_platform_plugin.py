@@ -22,7 +22,9 @@ RAISED = {"error": "ImportError: libascend_hal.so", "at": "other:7", "through": 
 @pytest.fixture
 def vllm(machine: Any) -> Any:
     machine.install_row()
-    machine.answer("libraries", {"platform": {"plugins": [PLUGIN], "own": [], "active": OURS}})
+    machine.answer(
+        "libraries", {"platform": {"plugins": [PLUGIN], "general": ["vllm-mindspore"], "own": [], "active": OURS}}
+    )
     return machine
 
 
@@ -38,7 +40,17 @@ def test_a_variable_that_keeps_the_plugin_out_is_named(vllm: Any) -> None:
 
 
 def test_an_exception_that_vllm_swallows_is_shown(vllm: Any) -> None:
-    vllm.answer("libraries", {"platform": {"plugins": [PLUGIN, {**OTHER, **RAISED}], "own": [], "active": OURS}})
+    vllm.answer(
+        "libraries",
+        {
+            "platform": {
+                "plugins": [PLUGIN, {**OTHER, **RAISED}],
+                "general": ["vllm-mindspore"],
+                "own": [],
+                "active": OURS,
+            }
+        },
+    )
     found = vllm.look(platform_plugin)
     assert [one.status for one in found] == ["note", "ok"]
     assert (
@@ -49,7 +61,12 @@ def test_an_exception_that_vllm_swallows_is_shown(vllm: Any) -> None:
 
 def test_our_own_exception_is_a_problem(vllm: Any) -> None:
     ours = {key: value for key, value in PLUGIN.items() if key != "offers"}
-    found = {"plugins": [{**ours, **RAISED}], "own": ["cpu"], "active": "vllm.platforms.cpu.CpuPlatform"}
+    found = {
+        "plugins": [{**ours, **RAISED}],
+        "general": ["vllm-mindspore"],
+        "own": ["cpu"],
+        "active": "vllm.platforms.cpu.CpuPlatform",
+    }
     vllm.answer("libraries", {"platform": found})
     first, second = vllm.problems(platform_plugin)
     assert "Plugin mindspore of vllm-mindspore raises ImportError" in first.text
@@ -64,7 +81,9 @@ def test_two_platforms_are_both_named(vllm: Any) -> None:
         "through": ["vllm"],
     }
     offered = {**OTHER, "offers": "other.Platform"}
-    vllm.answer("libraries", {"platform": {"plugins": [PLUGIN, offered], "own": [], **error}})
+    vllm.answer(
+        "libraries", {"platform": {"plugins": [PLUGIN, offered], "general": ["vllm-mindspore"], "own": [], **error}}
+    )
     (found,) = vllm.problems(platform_plugin)
     assert f"(plugin mindspore offers {OURS}; plugin other offers other.Platform)" in found.text
     assert found.remedy.command == "/env/bin/python -m pip uninstall --yes other-platform"
@@ -72,8 +91,15 @@ def test_two_platforms_are_both_named(vllm: Any) -> None:
 
 def test_a_missing_entry_point_is_named(vllm: Any) -> None:
     active = "vllm.platforms.interface.UnspecifiedPlatform"
-    vllm.answer("libraries", {"platform": {"plugins": [], "own": [], "active": active}})
-    assert vllm.problems(platform_plugin)[0].text == "vLLM finds no plugin of vllm-mindspore"
+    vllm.answer("libraries", {"platform": {"plugins": [], "general": ["vllm-mindspore"], "own": [], "active": active}})
+    assert vllm.problems(platform_plugin)[0].text == "vLLM finds no plugin of vllm-mindspore in vllm.platform_plugins"
+
+
+def test_a_missing_general_plugin_is_named(vllm: Any) -> None:
+    vllm.answer("libraries", {"platform": {"plugins": [PLUGIN], "general": ["other"], "own": [], "active": OURS}})
+    (found,) = vllm.problems(platform_plugin)
+    assert found.text == "vLLM finds no plugin of vllm-mindspore in vllm.general_plugins"
+    assert "--force-reinstall" in found.remedy.command
 
 
 def test_a_crash_is_told(vllm: Any) -> None:

@@ -32,12 +32,19 @@ def test_a_second_platform_is_named_by_its_distribution(machine: Any) -> None:
     assert found.text == "other-platform 2.0 brings the platform other into vLLM, which takes one only"
 
 
-@pytest.mark.parametrize("version", ["0.9.1+mindspore", "0.9.1.dev7+g1a2b3c4", "0.9.2.dev0"])
-def test_a_fork_of_vllm_is_named(machine: Any, version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "mended"),
+    [
+        ("0.9.1+mindspore", "--force-reinstall --no-deps vllm==0.9.1"),
+        ("0.9.1.dev7+g1a2b3c4", "'PATH[vllm091]'"),
+        ("0.9.2.dev0", "'PATH[vllm091]'"),
+    ],
+)
+def test_a_fork_of_vllm_is_named(machine: Any, version: str, mended: str) -> None:
     machine.install_row(vllm=version)
     (found,) = machine.problems(rivals)
     assert found.text == f"vllm {version} is a fork or a build from a checkout, not the release 0.9.1"
-    assert found.remedy.command == "/env/bin/python -m pip install --force-reinstall --no-deps vllm==0.9.1"
+    assert found.remedy.command == f"/env/bin/python -m pip install {mended}"
 
 
 def test_vllm_is_reinstalled_on_aarch64_as_it_can_be_built_there(machine: Any) -> None:

@@ -71,6 +71,8 @@ def test_names_are_read_in_the_installed_vllm(machine: Any) -> None:
     ("environ", "said"),
     [
         ({"VLLM_USE_V1": "yes"}, "VLLM_USE_V1=yes is none of 0, 1"),
+        ({"VLLM_MINDSPORE_TRY_UNKNOWN_VLLM": "yes"}, "VLLM_MINDSPORE_TRY_UNKNOWN_VLLM=yes is none of 0, 1"),
+        ({"OMP_NUM_THREADS": "0"}, "OMP_NUM_THREADS=0 is no positive whole number"),
         ({"VLLM_CPU_KVCACHE_SPACE": "4G"}, "VLLM_CPU_KVCACHE_SPACE=4G is no whole number"),
         ({"VLLM_ATTENTION_BACKEND": "XFORMERS"}, "VLLM_ATTENTION_BACKEND=XFORMERS chooses among vLLM's torch kernels"),
         ({"MS_DEV_PRECOMPILE_ONLY": "1"}, "makes MindSpore compile graphs and compute nothing"),

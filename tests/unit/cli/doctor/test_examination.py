@@ -44,6 +44,15 @@ def test_a_problem_follows_from_an_earlier_one_about_the_same() -> None:
     assert [one.name for one in found if one.diagnoses[0].is_cause] == ["packages", "kernels"]
 
 
+def test_a_problem_may_follow_from_an_earlier_one_of_its_own_check() -> None:
+    findings = [problem("torch fails", MEND, ["torch"]), problem("vllm fails", MEND, ["vllm", "torch"], follows=True)]
+    (alone,) = examine([Check("imports", findings)], AROUND)
+    assert [one.follows_from for one in alone.diagnoses] == [None, "imports"]
+    cause = Check("limits", [problem("little", MEND, ["torch"])])
+    *_, behind = examine([cause, Check("imports", findings, ("limits",))], AROUND)
+    assert [one.follows_from for one in behind.diagnoses] == ["limits", "limits"]
+
+
 def test_a_note_causes_nothing() -> None:
     checks = [Check("a", [note("hm", about=["x"])]), Check("b", [problem("bad", MEND, ["x"])], ("a",))]
     assert [one.diagnoses[0].follows_from for one in examine(checks, AROUND)] == [None, None]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,15 @@ def test_what_works_is_waited_for(mindspore: Path) -> None:
         "import time\nend = time.process_time() + 3\nwhile time.process_time() < end: pass\nraise ImportError('late')\n"
     )
     assert ask(mindspore.parent, 1).parts["mindspore"]["error"] == "ImportError: late"
+
+
+def test_a_full_disk_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    with Probes(30, os.environ) as probes:
+        assert probes.ask("kernels") == Answers({}, "No space left on device")
 
 
 def test_a_checkout_in_the_working_directory_is_not_taken_for_the_installed_package(

@@ -71,6 +71,14 @@ vllm-mindspore check-env --fix prints a script that does it. (7 s)
     )
 
 
+def test_a_sentence_goes_on_without_its_full_stop() -> None:
+    stream = io.StringIO()
+    texts = ("vLLM is not installed: install one.", "numpy is not installed")
+    found = [Examined("packages", "packages", 0.1, tuple(Diagnosis(problem(text, PIP)) for text in texts))]
+    TextReport(Console(file=stream), 8).tail(found, 7)
+    assert "  packages  vLLM is not installed: install one, and 1 more\n" in stream.getvalue()
+
+
 def test_a_terminal_without_utf8_gets_letters() -> None:
     letters = text("ascii")
     assert letters == text().replace("✘", "X").replace("✔", "v")

@@ -16,6 +16,7 @@ from typing import Any, Callable
 from vllm_mindspore.cli.doctor.probes import Tell, failure
 
 PLATFORMS = "vllm.platform_plugins"
+GENERAL = "vllm.general_plugins"
 _LIBRARIES = ("numpy", "torch", "tokenizers", "transformers")
 _SHARED = (
     "torchvision",
@@ -89,7 +90,8 @@ def _tell_of_vllm(tell: Tell, adapters: list[str]) -> None:
 
 def _platform() -> dict[str, Any]:
     """What each platform plugin answers, asked as vLLM asks it, and the platform that vLLM then really has."""
-    plugins = [_plugin(entry, owner) for entry, owner in _entry_points()]
+    plugins = [_plugin(entry, owner) for entry, owner in _entry_points(PLATFORMS)]
+    found: dict[str, Any] = {"plugins": plugins, "general": [owner for _, owner in _entry_points(GENERAL)]}
     try:
         from vllm import platforms
         from vllm.plugins import load_general_plugins
@@ -97,16 +99,16 @@ def _platform() -> dict[str, Any]:
         load_general_plugins()  # where vLLM 0.6.6, which has no plugins for platforms, gets ours
         kind = type(platforms.current_platform)
     except BaseException as error:
-        return {"plugins": plugins, "own": [], **failure(error)}
+        return {**found, "own": [], **failure(error)}
     own = [name for name, offer in getattr(platforms, "builtin_platform_plugins", {}).items() if _offered(offer)]
-    return {"plugins": plugins, "own": own, "active": f"{kind.__module__}.{kind.__qualname__}"}
+    return {**found, "own": own, "active": f"{kind.__module__}.{kind.__qualname__}"}
 
 
-def _entry_points() -> list[tuple[EntryPoint, str]]:
+def _entry_points(group: str) -> list[tuple[EntryPoint, str]]:
     found: dict[str, tuple[EntryPoint, str]] = {}
     for distribution in distributions():
         for entry in distribution.entry_points:
-            if entry.group == PLATFORMS:
+            if entry.group == group:
                 found.setdefault(entry.name, (entry, str(distribution.metadata["Name"])))
     return list(found.values())
 
