@@ -27,6 +27,9 @@ _STORAGE: dict[str, np.dtype[Any]] = {
     "int8": np.dtype(np.int8),
 }
 
+_MOST_THREADS = 1024
+"""More than that in OMP_NUM_THREADS is a slip of the keyboard."""
+
 PANEL = 32
 """Output features per panel of a packed weight (`kPanel` in csrc/kernels.h)."""
 
@@ -91,7 +94,7 @@ def load() -> ctypes.CDLL:
 def _wanted_threads() -> int:
     """OMP_NUM_THREADS as Python knows it: in the environment that C code sees, MindSpore's libraries set it to 1 as they are loaded."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
+    return min(int(asked), _MOST_THREADS) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def isa() -> str:

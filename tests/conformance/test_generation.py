@@ -322,3 +322,10 @@ def beam_prompt(prompt: list[int]) -> Any:
 
     annotation = str(inspect.signature(LLM.beam_search).parameters["prompts"].annotation)
     return prompt if "List[int]" in annotation else token_prompts([prompt])[0]
+
+
+@pytest.mark.parametrize("method", ["start_profile", "stop_profile"])
+def test_a_profile_is_refused_and_the_engine_goes_on(llm: Any, method: str) -> None:
+    with pytest.raises(Exception, match="profiling through vLLM"):
+        getattr(llm, method)()
+    assert generate(llm, PROMPTS[:1], max_tokens=3)

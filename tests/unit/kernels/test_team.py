@@ -161,6 +161,7 @@ def test_default_size_is_that_of_the_machine_or_of_the_variable() -> None:
     assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="7") == 7
     assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="5,2") == 5
     assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="many") == len(cores)
+    assert num_threads_of_a_new_process(cores, OMP_NUM_THREADS="9" * 20) == 1024
 
 
 def test_mindspore_does_not_choose_the_size() -> None:
