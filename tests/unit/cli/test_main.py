@@ -123,6 +123,8 @@ def test_a_shell_completes_commands_and_flags(command: str) -> None:
     script = run(command, "--print-completion", "bash").stdout
     assert "demo-model" in script
     assert "--markdown" in script
+    for argument in ("serve_pos_0", "check_env___model", "demo_model_pos_0"):
+        assert f"_{argument}_COMPGEN=_shtab_compgen_dirs" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=60).returncode == 0
 
 
