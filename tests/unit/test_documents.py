@@ -37,6 +37,13 @@ def test_what_is_taken_from_the_code_is_not_stale() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_chinese_tables_say_nothing_in_english() -> None:
+    table = read("README.zh-CN.md").partition("<!-- matrix: pairs -->")[2].partition("<!-- end -->")[0]
+    for line in table.splitlines():
+        for word in re.findall(r"[A-Za-z]{3,}", line.rpartition(" | ")[2] if line.count("|") > 7 else ""):
+            assert word in ("MindSpore", "Transformers", "PyPI"), line
+
+
 def test_the_picture_is_drawn_from_its_text(tmp_path: Path) -> None:
     drawn = tmp_path / "architecture.svg"
     command = [BIN / "d2", "--layout", "elk", "--pad", "20", ROOT / "docs/architecture.d2", drawn]
