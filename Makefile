@@ -66,7 +66,7 @@ clean:
 $(BIN)/python:
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' || \
 		{ echo "vllm-mindspore needs Python 3.9, 3.10 or 3.11, and $(or $(PYTHON),no python3) is none of them: run make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "The environment could not be made: on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "The environment could not be made: on Debian and Ubuntu, install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }
 	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
 
 $(STAMP): ci/demo-overrides.txt pyproject.toml version_matrix.toml README.md LICENSE $(SOURCES) | $(BIN)/python

@@ -5,12 +5,12 @@ cd "$(dirname "$0")/.."
 
 usage() {
     cat <<'TEXT'
-usage: ci/build_image.sh -a cpu|910b|310p [-r EXTRA] [-o ubuntu|openeuler] [-b IMAGE] [-t NAME] [--dry-run]
+usage: ci/build_image.sh -a cpu|910b|310p [-r EXTRA] [-o debian|openeuler] [-b IMAGE] [-t NAME] [--dry-run]
 
   -a, --arch      what it is for: the CPU, Atlas A2 (910b), or Atlas 300I Pro, 300I Duo and 300V Pro (310p)
   -r, --row       extra of the vLLM release (default: vllm091)
-  -o, --os        system of the base image (default: ubuntu)
-  -b, --base      base image (default: the system's own for cpu, a CANN 8.3.RC1 image for the others)
+  -o, --os        system of the base image (default: debian, which is Ubuntu where there is CANN)
+  -b, --base      base image, with Python 3.9 to 3.11 (default: the system's own for cpu, a CANN 8.3.RC1 image for the others)
   -t, --tag       name of the image (default: vllm-mindspore:EXTRA-ARCH-OS)
       --dry-run   print the command, run nothing
 
@@ -27,7 +27,7 @@ wrong() {
     exit 2
 }
 
-arch='' row=vllm091 os=ubuntu base='' tag='' dry=''
+arch='' row=vllm091 os=debian base='' tag='' dry=''
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
@@ -45,15 +45,15 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
-# All locks pin a MindSpore that takes CANN 8.3, see [toolkits] in version_matrix.toml.
+# All have Python 3.11, with which the pairs were verified. All locks pin a MindSpore that takes CANN 8.3, see [toolkits] in version_matrix.toml.
 case $arch-$os in
-    cpu-ubuntu) default=ubuntu:22.04 ;;
+    cpu-debian) default=debian:12 ;;
     cpu-openeuler) default=openeuler/openeuler:24.03-lts ;;
-    910b-ubuntu | 310p-ubuntu) default=ascendai/cann:8.3.rc1-$arch-ubuntu22.04-py3.11 ;;
+    910b-debian | 310p-debian) default=ascendai/cann:8.3.rc1-$arch-ubuntu22.04-py3.11 ;;
     910b-openeuler | 310p-openeuler) default=ascendai/cann:8.3.rc1-$arch-openeuler24.03-py3.11 ;;
     -*) wrong "-a is missing: cpu, 910b or 310p" ;;
-    *-ubuntu | *-openeuler) wrong "-a $arch is none of cpu, 910b and 310p" ;;
-    *) wrong "-o $os is neither ubuntu nor openeuler" ;;
+    *-debian | *-openeuler) wrong "-a $arch is none of cpu, 910b and 310p" ;;
+    *) wrong "-o $os is neither debian nor openeuler" ;;
 esac
 [ -f "locks/$row.txt" ] || wrong "-r $row is none of $(basename -s .txt -a locks/*.txt | paste -sd ' ')"
 

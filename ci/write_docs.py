@@ -28,12 +28,31 @@ CHINESE = {
     "verified": "验证方式",
     "shown": "说明",
 }
+CHINESE_PHRASES = {
+    "generation on V1 and V0": "V1 和 V0 上的生成",
+    "generation on V0": "V0 上的生成",
+    "slower, as MindSpore's runtime launches the operators, and an engine that is gone keeps its memory": "较慢，因为算子由 MindSpore 的运行时下发；引擎结束后不释放内存",
+    "kernels, networks, loader": "算子、网络、加载器",
+    "no engine yet": "尚未运行引擎",
+    "the forerunner ran it": "前身项目运行过",
+    ", with MindSpore Transformers ": "，配 MindSpore Transformers ",
+    "not on PyPI, and older than the extra takes": "PyPI 上没有，也早于安装选项接受的版本",
+    "; ": "；",
+}
+"""What the matrix says of a pair is made of these."""
 
 
 def translated(table: Table, document: Path) -> Table:
     if ".zh-CN." not in document.name:
         return table
-    return replace(table, titles=tuple(CHINESE.get(title, title) for title in table.titles))
+    titles = tuple(CHINESE.get(title, title) for title in table.titles)
+    return replace(table, titles=titles, lines=tuple(tuple(map(in_chinese, line)) for line in table.lines))
+
+
+def in_chinese(cell: str) -> str:
+    for english, chinese in CHINESE_PHRASES.items():
+        cell = cell.replace(english, chinese)
+    return cell
 
 
 def content(marker: str, document: Path) -> str:

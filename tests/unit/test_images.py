@@ -22,7 +22,7 @@ def command(*arguments: str) -> list[str]:
     return shlex.split(done.stdout)
 
 
-@pytest.mark.parametrize("system", ["ubuntu", "openeuler"])
+@pytest.mark.parametrize("system", ["debian", "openeuler"])
 @pytest.mark.parametrize("device", ["cpu", *devices()])
 @pytest.mark.parametrize("extra", sorted({row.extra for row in rows()}))
 def test_every_row_has_an_image_for_every_device(extra: str, device: str, system: str) -> None:
@@ -33,7 +33,7 @@ def test_every_row_has_an_image_for_every_device(extra: str, device: str, system
     declared = re.findall(r"^ARG (\w+)", (ROOT / dockerfile).read_text(), re.MULTILINE)
     assert sorted(built) == sorted(declared)
     assert built["EXTRA"] == extra
-    assert system in built["BASE"]
+    assert ("ubuntu" if system == "debian" and device != "cpu" else system) in built["BASE"]
     assert device == "cpu" or f"-{device}-" in built["BASE"]
     assert given[given.index("--tag") + 1] == f"vllm-mindspore:{extra}-{device}-{system}"
     assert given[-1] == "."
@@ -48,8 +48,8 @@ def test_the_mindspore_of_an_image_takes_the_cann_of_its_base(row: Row) -> None:
 
 
 def test_base_and_name_are_the_users_to_choose() -> None:
-    given = command("-a", "310p", "-b", "my/cann:8.5", "-t", "mine:1")
-    assert "BASE=my/cann:8.5" in given
+    given = command("-a", "310p", "-b", "my/cann:8.3", "-t", "mine:1")
+    assert "BASE=my/cann:8.3" in given
     assert given[given.index("--tag") + 1] == "mine:1"
 
 
@@ -58,7 +58,7 @@ def test_base_and_name_are_the_users_to_choose() -> None:
     [
         ([], "-a is missing: cpu, 910b or 310p"),
         (["-a", "900"], "-a 900 is none of cpu, 910b and 310p"),
-        (["-a", "cpu", "-o", "windows"], "-o windows is neither ubuntu nor openeuler"),
+        (["-a", "cpu", "-o", "windows"], "-o windows is neither debian nor openeuler"),
         (["-a", "cpu", "-r", "vllm010"], "-r vllm010 is none of vllm066 vllm073 vllm083 vllm091"),
         (["-a"], "-a wants a value"),
         (["-a", "cpu", "--frobnicate"], "--frobnicate is no option"),

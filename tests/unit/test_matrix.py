@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from vllm_mindspore import matrix
+from vllm_mindspore.cli import main
 from vllm_mindspore.errors import UserError
 from vllm_mindspore.models.registry import supported_architectures
 
@@ -50,6 +51,36 @@ def test_extras_say_what_the_matrix_says(row: matrix.Row) -> None:
 @pytest.mark.parametrize("row", matrix.rows(), ids=lambda row: row.adapter)
 def test_what_came_out_since_and_breaks_it_is_capped(row: matrix.Row, name: str, breaks: str) -> None:
     assert breaks not in Requirement(f"{name}{row.everywhere[name]}").specifier
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is missing"),
+        ("release = [", "is damaged (Invalid value"),
+        ("", "is damaged (it has no 'release')"),
+        ("[[release]]\nvllm = '0.9.1'\n", "is damaged (it has no 'engine')"),
+    ],
+)
+def test_a_damaged_table_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str | None, said: str
+) -> None:
+    """Even where a command is asked for help, which names the rows."""
+    file = tmp_path / "package" / "version_matrix.toml"
+    file.parent.mkdir()
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setattr(matrix, "__file__", str(tmp_path / "package" / "matrix.py"))
+    matrix._table.cache_clear()
+    matrix.rows.cache_clear()
+    try:
+        assert main.main(["matrix", "--help"]) == 1
+    finally:
+        matrix._table.cache_clear()
+        matrix.rows.cache_clear()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"vllm-mindspore matrix: {file} {said}")
+    assert line.endswith(": install vllm-mindspore again.")
 
 
 def test_what_a_row_needs_depends_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

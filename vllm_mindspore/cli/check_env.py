@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import shtab
 from rich.console import Console
 
 from vllm_mindspore.cli.checks import CHECKS, model
@@ -21,6 +22,7 @@ from vllm_mindspore.cli.doctor.probing import Probes
 from vllm_mindspore.cli.doctor.report import TextReport, as_json, healthy
 from vllm_mindspore.cli.doctor.script import commands, script
 from vllm_mindspore.cli.doctor.surroundings import CHOICES_OF_DTYPE, Surroundings, Wanted, choose_row
+from vllm_mindspore.errors import UserError
 from vllm_mindspore.matrix import rows
 
 SECONDS = 18
@@ -50,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     every: dict[str, Any] = {"metavar": "NAME", "nargs": "+", "action": "extend", "choices": names}
     chosen.add_argument("--only", **every, help="run these checks")
     chosen.add_argument("--skip", **every, default=[], help="run all but these checks")
-    parser.add_argument("--model", metavar="PATH_OR_ID", help="also look whether this model can be served here")
+    model = parser.add_argument("--model", metavar="PATH_OR_ID", help="also look whether this model can be served here")
+    model.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     parser.add_argument(
         "--max-model-len", metavar="N", type=_positive, help="with --model: tokens that a sequence may have"
     )
@@ -75,11 +78,18 @@ def run(options: argparse.Namespace) -> int:
 
     Returns:
         0 if nothing is wrong, 1 if something is, 2 if the flags make no sense together.
+
+    Raises:
+        UserError: the working directory is gone.
     """
     misuse = _misuse(options)
     if misuse:
         print(f"vllm-mindspore check-env: {misuse}", file=sys.stderr)
         return 2
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the folder that it was started in is gone: start it in another one.") from None
     checks = _chosen(options)
     row, obstacle = choose_row(options.row)
     wanted = Wanted(
@@ -93,15 +103,11 @@ def run(options: argparse.Namespace) -> int:
     console = Console(stderr=options.fix)
     report = None if options.json else TextReport(console, max(len(check.NAME) for check in checks))
     begin = time.monotonic()
-    try:
-        with Probes(options.timeout, os.environ) as probes:
-            around = Surroundings(wanted, probes)
-            if report:
-                report.head(around)
-            examined = _examine(checks, around, report, console)
-    except KeyboardInterrupt:
-        print("vllm-mindspore check-env: interrupted", file=sys.stderr)
-        return 130
+    with Probes(options.timeout, os.environ) as probes:
+        around = Surroundings(wanted, probes)
+        if report:
+            report.head(around)
+        examined = _examine(checks, around, report, console)
     seconds = time.monotonic() - begin
     if report:
         report.tail(examined, seconds)
@@ -164,7 +170,8 @@ def _fix(examined: Sequence[Examined], apply: bool, again: Sequence[str]) -> int
         return 1
     print("\nThis would be run:", *(f"  {command}" for command in found), sep="\n", file=sys.stderr)
     print("Run it? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    answer = sys.stdin.readline() if sys.stdin else ""  # which may be closed
+    if answer.strip().lower() not in ("y", "yes"):
         print("Nothing was changed.", file=sys.stderr)
         return 1
     done = subprocess.run(["sh", "-c", script(examined)])

