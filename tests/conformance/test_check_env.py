@@ -89,6 +89,22 @@ def test_a_context_may_be_as_long_as_vllm_lets_it_be(name: str, tmp_path: Path) 
     assert positions(network) == longest_by_vllm(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "told", [{"torch_dtype": "bfloat16"}, {"torch_dtype": "float16"}, {"torch_dtype": "float32"}, {"dtype": "bfloat16"}]
+)
+def test_the_dtype_is_the_one_that_vllm_takes(command: str, told: dict[str, str], tmp_path: Path) -> None:
+    from vllm.engine.arg_utils import EngineArgs
+
+    config = {key: value for key, value in write_config(tmp_path, {}).items() if key != "torch_dtype"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **told}))
+    taken = str(EngineArgs(model=str(tmp_path), skip_tokenizer_init=True).create_model_config().dtype)[len("torch.") :]
+    found = report(command, "--only", "model", "--model", str(tmp_path), **environment())
+    texts = [finding["text"] for check in found["checks"] for finding in check["findings"]]
+    said = taken if told.get("torch_dtype") == taken else "16 bits, as vLLM chooses"
+    assert f"LlamaForCausalLM is known, and runs in {said}" in texts
+    assert taken in ("bfloat16", "float16")
+
+
 @pytest.mark.parametrize("key", UNREADABLE)
 def test_settings_of_yarn_that_vllm_cannot_read_are_named(command: str, key: str, tmp_path: Path) -> None:
     write_config(tmp_path, {name: value for name, value in ROPES["yarn"].items() if name != key})

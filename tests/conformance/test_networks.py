@@ -75,7 +75,8 @@ def test_log_probabilities_of_a_long_prompt_take_little_memory(tmp_path: Path, o
             (output,) = generate(llm, prompt, max_tokens=1, detokenize=False, **{option: 1})
     if option == "prompt_logprobs":
         assert len(output.prompt_logprobs) == 1800
-    assert held.growth < 1800 * 50_000 * 4 / 2
+    # Once as large as the prompt's logits, as allocators keep some; vLLM's V0 sampler makes six copies of them.
+    assert held.growth < 2 * 1800 * 50_000 * 4
 
 
 @torch.inference_mode()

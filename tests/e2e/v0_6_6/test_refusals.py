@@ -97,11 +97,11 @@ def test_a_model_we_do_not_have_is_refused_by_name(tmp_path: Path, config: dict[
 
 
 def test_what_the_platform_fills_in(tmp_path: Path) -> None:
-    from vllm.executor.gpu_executor import GPUExecutorAsync
+    from vllm_mindspore.compat.v0_6_6.executor import OneWorkerExecutor
 
     for backend in (None, "mp"):
         config = configure(tmp_path, distributed_executor_backend=backend)
-        assert config.parallel_config.distributed_executor_backend is GPUExecutorAsync
+        assert config.parallel_config.distributed_executor_backend is OneWorkerExecutor
     assert config.parallel_config.worker_cls == "vllm_mindspore.compat.v0_6_6.worker.MindSporeWorker"
     assert config.cache_config.block_size == 16
     assert config.device_config.device == torch.device("cpu")

@@ -163,7 +163,8 @@ def _network(around: Surroundings, checkpoint: Checkpoint) -> Iterator[Finding]:
             {"model"},
         )
         return
-    yield ok(f"{network.architecture} is known, and runs in {dtype}")
+    kind = "16 bits, as vLLM chooses" if _is_left_to_vllm(around.wanted.dtype, checkpoint) else dtype
+    yield ok(f"{network.architecture} is known, and runs in {kind}")
     if checkpoint.weights:
         yield _fits(around, checkpoint, network)
 
@@ -187,9 +188,14 @@ def _other_value(checkpoint: Checkpoint, error: str) -> Remedy:
     )
 
 
+def _is_left_to_vllm(asked: str, checkpoint: Checkpoint) -> bool:
+    """Whether vLLM makes 16 bits of 32: float16 or, from 0.9 on, bfloat16. `dtype`, which transformers 5 writes, it does not read."""
+    return asked == "auto" and (checkpoint.config or {}).get("torch_dtype") in (None, "float32")
+
+
 def _dtype(asked: str, checkpoint: Checkpoint) -> str:
-    if asked == "auto":  # vLLM makes 16 bits of 32 then
-        return "float16" if checkpoint.dtype == "float32" else checkpoint.dtype
+    if asked == "auto":
+        return "float16" if _is_left_to_vllm(asked, checkpoint) else checkpoint.dtype
     return _NAMES.get(asked, asked)
 
 

@@ -134,7 +134,9 @@ def test_the_dtype_decides_how_much_the_weights_take(machine: Any, checkpoint: P
     assert "weights 2.00 GiB" in machine.is_fine(model, model=str(checkpoint))
     assert "weights 4.00 GiB" in machine.is_fine(model, model=str(checkpoint), dtype="float32")
     change(checkpoint, torch_dtype="float32")
-    assert "runs in float16\nIt fits: weights 1.00 GiB" in machine.is_fine(model, model=str(checkpoint))
+    assert "runs in 16 bits, as vLLM chooses\nIt fits: weights 1.00 GiB" in machine.is_fine(
+        model, model=str(checkpoint)
+    )
 
 
 def test_more_positions_than_the_model_has_are_refused(machine: Any, checkpoint: Path) -> None:
