@@ -171,9 +171,10 @@ class Checkpoint:
         self._show_progress = show_progress
         self._files: dict[Path, Any] = {}
         self._where: dict[str, Path] = {}
+        has_index = any(folder.glob("*.index.json"))
         for file in self._list_files():
             for name in self._open(file):
-                if name in self._where:
+                if name in self._where and not has_index:
                     raise UserError(f"{self._where[name]} and {file} both hold {name}: keep the one that is right.")
                 self._where[name] = file
         self._unread = set(self._where)

@@ -89,6 +89,13 @@ def test_a_context_may_be_as_long_as_vllm_lets_it_be(name: str, tmp_path: Path) 
     assert positions(network) == longest_by_vllm(tmp_path)
 
 
+def test_vllm_does_not_hear_of_what_transformers_5_writes(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {})
+    parameters = {**ROPES["yarn"], "rope_theta": 1e4}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "rope_parameters": parameters}))
+    assert longest_by_vllm(tmp_path) == config["max_position_embeddings"]
+
+
 @pytest.mark.parametrize(
     "told", [{"torch_dtype": "bfloat16"}, {"torch_dtype": "float16"}, {"torch_dtype": "float32"}, {"dtype": "bfloat16"}]
 )

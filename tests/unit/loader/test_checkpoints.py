@@ -83,6 +83,15 @@ def test_a_tensor_that_two_files_hold_is_named(tmp_path: Path) -> None:
     assert re.search(r"one.safetensors and .*three.safetensors both hold model.*: keep", refusal(tmp_path, config))
 
 
+def test_where_there_is_an_index_shards_may_hold_a_tensor_twice(good: tuple[Path, Any], damaged: Path) -> None:
+    for shard in damaged.glob("*.safetensors"):
+        rewrite(shard, lambda tensors: tensors.update({"model.norm.weight": torch.ones(48)}))
+    expected = logits(damaged, good[1])
+    (damaged / "model.safetensors.index.json").unlink()
+    assert "both hold model.norm.weight" in refusal(damaged, good[1])
+    assert np.isfinite(expected).all()
+
+
 @pytest.mark.parametrize("content", [[1, 2], {0: torch.zeros(2)}, torch.zeros(2)], ids=["list", "numbered", "tensor"])
 def test_a_pickle_that_holds_no_weights_is_named(good: tuple[Path, Any], tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "pytorch_model.bin")

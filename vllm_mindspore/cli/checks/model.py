@@ -154,7 +154,8 @@ def _network(around: Surroundings, checkpoint: Checkpoint) -> Iterator[Finding]:
     except UserError as error:
         yield problem(str(error), _other_value(checkpoint, str(error)), {"model"})
         return
-    lacks = [key for key in _YARN if network.rope.kind == "yarn" and key not in network.rope.parameters]
+    is_yarn = network.rope.kind == "yarn" and _scales_for_vllm(checkpoint)
+    lacks = [key for key in _YARN if is_yarn and key not in network.rope.parameters]
     if lacks:
         where = checkpoint.folder or checkpoint.name
         yield problem(
@@ -200,7 +201,7 @@ def _dtype(asked: str, checkpoint: Checkpoint) -> str:
 
 
 def _fits(around: Surroundings, checkpoint: Checkpoint, network: ModelConfig) -> Finding:
-    most = positions(network)
+    most = positions(network) if _scales_for_vllm(checkpoint) else network.max_position_embeddings
     longest = around.wanted.max_model_len or most
     serve = f"vllm-mindspore serve {shlex.quote(checkpoint.name)} --dtype {network.dtype} --max-model-len"
     if longest > most and around.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") != "1":
@@ -232,6 +233,11 @@ def _fits(around: Surroundings, checkpoint: Checkpoint, network: ModelConfig) ->
             {"model"},
         )
     return ok(f"It fits: {text}, so {fitting // longest} such sequences run at once")
+
+
+def _scales_for_vllm(checkpoint: Checkpoint) -> bool:
+    """Whether vLLM knows that the rotary embedding is scaled: it reads no `rope_parameters`, which transformers 5 writes."""
+    return (checkpoint.config or {}).get("rope_scaling") is not None
 
 
 def positions(network: ModelConfig) -> int:

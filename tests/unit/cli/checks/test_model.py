@@ -161,6 +161,12 @@ def test_positions_that_rope_scaling_adds_are_counted(
     machine.is_fine(model, model=str(checkpoint), max_model_len=positions + 1)
 
 
+def test_positions_that_vllm_does_not_hear_of_are_not_counted(machine: Any, checkpoint: Path) -> None:
+    change(checkpoint, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0})
+    machine.is_fine(model, model=str(checkpoint), max_model_len=2048)
+    assert machine.problems(model, model=str(checkpoint), max_model_len=2049)
+
+
 def test_settings_of_yarn_that_vllm_cannot_read_are_named(machine: Any, checkpoint: Path) -> None:
     change(checkpoint, rope_scaling={"rope_type": "yarn", "factor": 4.0})
     (found,) = machine.problems(model, model=str(checkpoint))
