@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,13 @@ def distribute(site: Path, name: str, version: str, entry_points: str = "") -> N
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (info / "entry_points.txt").write_text(entry_points)
+
+
+def interrupted(process: subprocess.Popen[str], reached: Path, seconds: float) -> str:
+    """What a command says on stderr that gets Ctrl-C as soon as there is a file, and has so many seconds to end."""
+    deadline = time.monotonic() + 60
+    while not reached.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=seconds)
+    return said

@@ -29,7 +29,7 @@ from vllm_mindspore.kernels import ops
 from vllm_mindspore.kernels.errors import NotFinite
 from vllm_mindspore.models.config import ModelConfig
 from vllm_mindspore.models.registry import model_class
-from vllm_mindspore.weight_files import FORMS, NOT_WEIGHTS, PATTERNS, without_index
+from vllm_mindspore.weight_files import FORMS, NOT_WEIGHTS, PATTERNS, index_of, without_index
 
 logger = getLogger(__name__)
 
@@ -99,9 +99,9 @@ def _folder(path_or_id: str, revision: str | None, download_dir: str | None, fro
 
     try:
         for form in FORMS:
-            index = f"{form}.index.json"
-            folder = fetch("config.json", index)
-            fetch(*(_names_in(folder / index) if (folder / index).is_file() else [PATTERNS[form]]))
+            folder = fetch("config.json", index_of(form))
+            index = folder / index_of(form)
+            fetch(*(_names_in(index) if index.is_file() else [PATTERNS[form]]))
             if any(folder.glob(PATTERNS[form])):
                 return folder
     except UserError:
@@ -171,8 +171,8 @@ class Checkpoint:
         self._show_progress = show_progress
         self._files: dict[Path, Any] = {}
         self._where: dict[str, Path] = {}
-        has_index = any(folder.glob("*.index.json"))
-        for file in self._list_files():
+        files, has_index = self._list_files()
+        for file in files:
             for name in self._open(file):
                 if name in self._where and not has_index:
                     raise UserError(f"{self._where[name]} and {file} both hold {name}: keep the one that is right.")
@@ -365,10 +365,12 @@ class Checkpoint:
             )
         return tensor.detach().contiguous()  # a pickle may hold parameters
 
-    def _list_files(self) -> list[Path]:
+    def _list_files(self) -> tuple[list[Path], bool]:
+        """The files that hold the weights, and whether an index says so."""
         for form in FORMS:
-            index = self.folder / f"{form}.index.json"
-            if index.is_file():
+            index = self.folder / index_of(form)
+            has_index = index.is_file()
+            if has_index:
                 names = _names_in(index)
             else:
                 names = without_index(form, (file.name for file in self.folder.iterdir() if file.is_file()))
@@ -378,7 +380,7 @@ class Checkpoint:
                         f"{self.folder / name} is missing, though {index.name} lists it: fetch the checkpoint again."
                     )
             if names:
-                return [self.folder / name for name in names]
+                return [self.folder / name for name in names], has_index
         raise UserError(
             f"{self.folder} has neither {' nor '.join(PATTERNS.values())}: it holds no weights that can be read."
         )

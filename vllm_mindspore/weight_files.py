@@ -6,11 +6,16 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 
 FORMS = ("model.safetensors", "pytorch_model.bin")
-"""The file of a checkpoint in one piece, in the order in which they are looked for. A sharded one has an index beside its shards, whose name ends in `.index.json`."""
+"""The file of a checkpoint in one piece, in the order in which they are looked for."""
 PATTERNS = {"model.safetensors": "*.safetensors", "pytorch_model.bin": "pytorch_model*.bin"}
 """What the files may be called if there is neither."""
 NOT_WEIGHTS = ("consolidated*", "adapter*")
 """Among those: the same weights under other names, and those of adapters."""
+
+
+def index_of(form: str) -> str:
+    """The file that lists the shards, where there are several."""
+    return f"{form}.index.json"
 
 
 def without_index(form: str, names: Iterable[str]) -> list[str]:

@@ -95,9 +95,7 @@ class ModelConfig:
             raise reader.illegal("architectures", f"one of {', '.join(supported_architectures())}")
         if dtype not in _DTYPES:
             raise UserError(f"{dtype} is no dtype that the networks can have: choose {', '.join(_DTYPES)}.")
-        for key, neutral in _NOT_FOLLOWED.items():
-            if reader.get(key, neutral) not in (None, neutral):
-                raise reader.illegal(key, "null" if neutral is None else str(neutral).lower())
+        reader.refuse_unless(_NOT_FOLLOWED)
         check_stored_weights(reader)
         num_layers, hidden_size = reader.count("num_hidden_layers"), reader.count("hidden_size")
         num_heads = reader.count("num_attention_heads")

@@ -62,6 +62,12 @@ class ConfigReader:
         """Of a key that may lie within others, joined by dots."""
         return UserError(f"{self._where} has {self._within}{key} = {value!r}, it must be {expected}.")
 
+    def refuse_unless(self, neutral: Mapping[str, Any]) -> None:
+        """Refuse keys that nobody here follows, but for the value of each that changes nothing."""
+        for key, value in neutral.items():
+            if self.get(key, value) not in (None, value):
+                raise self.illegal(key, "null" if value is None else str(value).lower())
+
     def count(self, key: str) -> int:
         value = self.get(key)
         if value is None:

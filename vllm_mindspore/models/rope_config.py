@@ -60,7 +60,5 @@ def read_rope(reader: ConfigReader) -> RopeConfig:
         missing = ["factor"]
     if missing:
         raise reader.illegal(key, f"complete, {missing[0]} is missing")
-    for name, neutral in _NOT_FOLLOWED.items():
-        if given.get(name, neutral) not in (None, neutral):
-            raise given.illegal(name, str(neutral).lower())
+    given.refuse_unless(_NOT_FOLLOWED)
     return RopeConfig(given.number("rope_theta", theta), kind, parameters)

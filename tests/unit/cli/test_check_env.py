@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import vllm_mindspore
-from tests.check_env import DOCUMENT, distribute, problems, report, run
+from tests.check_env import DOCUMENT, distribute, interrupted, problems, report, run
 from vllm_mindspore.cli.check_env import SECONDS, add_arguments
 from vllm_mindspore.cli.checks import CHECKS
 
@@ -144,11 +143,7 @@ def test_an_interrupted_report_leaves_no_process_behind(command: str, tmp_path: 
         text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     ) as process:
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "pid").is_file() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        said = interrupted(process, tmp_path / "pid", 20)
     assert said == "vllm-mindspore check-env: interrupted\n"
     assert process.returncode == 130
     time.sleep(0.2)

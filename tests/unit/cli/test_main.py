@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.check_env import interrupted
 from tests.conftest import ROOT
 from vllm_mindspore import matrix
 from vllm_mindspore.cli import main
@@ -106,11 +105,7 @@ def test_an_interrupted_command_says_so(command: str, tmp_path: Path, module: st
     with subprocess.Popen(
         [command, *asked], stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
     ) as process:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "reached").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        said = interrupted(process, tmp_path / "reached", 60)
     assert said.splitlines()[-1] == f"vllm-mindspore {asked[0]}: interrupted"
     assert "Traceback" not in said
     assert process.returncode == 130

@@ -110,11 +110,9 @@ def _is_local(checkpoint: Checkpoint) -> bool:
 
 
 def _bring(checkpoint: Checkpoint) -> Remedy:
-    """What is missing."""
+    """What is missing or damaged."""
     if _is_local(checkpoint):
-        return Remedy(
-            f"ls -l {shlex.quote(checkpoint.name)}", "and copy what is missing from where the checkpoint came from"
-        )
+        return Remedy(f"ls -l {shlex.quote(checkpoint.name)}", "and copy it anew from where the checkpoint came from")
     return _fetch(checkpoint.name)
 
 
@@ -130,7 +128,7 @@ def _complete(checkpoint: Checkpoint) -> Iterator[Finding]:
         pull = Remedy(f"git -C {shlex.quote(str(where))} lfs pull", "where there is a network")
         yield problem(f"{where} holds a Git LFS pointer in place of {', '.join(checkpoint.pointers)}", pull, {"model"})
     for name in checkpoint.damaged:
-        yield problem(f"{name} in {where} is damaged or not complete", _fetch(checkpoint.name), {"model"})
+        yield problem(f"{name} in {where} is damaged or not complete", _bring(checkpoint), {"model"})
     if not checkpoint.has_tokenizer:
         yield problem(
             f"{where} has no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json",

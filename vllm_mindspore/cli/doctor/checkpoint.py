@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vllm_mindspore.weight_files import FORMS, without_index
+from vllm_mindspore.weight_files import FORMS, index_of, without_index
 
 _POINTER = b"version https://git-lfs"
 _LONGEST_HEADER = 100 << 20
@@ -46,11 +47,11 @@ class Checkpoint:
         """From what the probe `model` told."""
         return cls(name, files, read.get("config.json"), read.get("tokenizer_config.json", {}))
 
-    @property
+    @cached_property
     def weights(self) -> Mapping[str, int]:
         """The files that hold the weights, as the loader chooses them."""
         for form in FORMS:
-            index = f"{form}.index.json"
+            index = index_of(form)
             named = _shards(self.folder / index) if self.folder and index in self.files else None
             found = [name for name in named if name in self.files] if named else without_index(form, self.files)
             if found:
@@ -60,12 +61,12 @@ class Checkpoint:
     @property
     def missing_weights(self) -> list[str]:
         """Files that an index names and that are not there; and all, if there is no index and no weight."""
-        index = next((f"{form}.index.json" for form in FORMS if f"{form}.index.json" in self.files), None)
+        index = next((index for index in map(index_of, FORMS) if index in self.files), None)
         if self.folder is None or index is None:
             return [] if self.weights else ["model.safetensors"]
         return [name for name in _shards(self.folder / index) if name not in self.files]
 
-    @property
+    @cached_property
     def pointers(self) -> list[str]:
         """Weights that Git LFS was to fetch and did not."""
         if self.folder is None:

@@ -90,6 +90,7 @@ def test_weights_and_a_tokenizer_that_are_damaged_are_named(machine: Any, checkp
         weights.write_bytes(content)
         (found,) = machine.problems(model, model=str(checkpoint))
         assert found.text == f"model.safetensors in {checkpoint} is damaged or not complete"
+        assert found.remedy.command == f"ls -l {checkpoint}"
     weights.write_bytes(whole)
     (checkpoint / "tokenizer.json").write_text("{")
     (found,) = machine.problems(model, model=str(checkpoint))
