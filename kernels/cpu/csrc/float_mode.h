@@ -8,38 +8,37 @@
 #include <immintrin.h>
 #endif
 
-class ExactFloats {
+// Of this thread: what the register holds, and the bits that flush to zero.
+struct FloatMode {
 #if defined(__x86_64__)
- public:
-  ExactFloats() : before_(_mm_getcsr()) {
-    if (before_ & kFlush) _mm_setcsr(before_ & ~kFlush);
-  }
-  ~ExactFloats() {
-    if (before_ & kFlush) _mm_setcsr(before_);
-  }
-  ExactFloats(const ExactFloats&) = delete;
-
- private:
-  static constexpr unsigned kFlush = 0x8040;  // flush to zero, denormals are zero
-  const unsigned before_;
+  static constexpr uint64_t kFlush = 0x8040;  // results, and what is read
+  static uint64_t get() { return _mm_getcsr(); }
+  static void set(uint64_t mode) { _mm_setcsr(static_cast<unsigned>(mode)); }
 #elif defined(__aarch64__)
+  static constexpr uint64_t kFlush = 1u << 24 | 1u << 19;  // FZ, FZ16
+  static uint64_t get() {
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+  }
+  static void set(uint64_t mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode) : "memory"); }
+#else
+  static constexpr uint64_t kFlush = 0;
+  static uint64_t get() { return 0; }
+  static void set(uint64_t) {}
+#endif
+};
+
+class ExactFloats {
  public:
-  ExactFloats() {
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before_));
-    if (before_ & kFlush) set(before_ & ~kFlush);
+  ExactFloats() : before_(FloatMode::get()) {
+    if (before_ & FloatMode::kFlush) FloatMode::set(before_ & ~FloatMode::kFlush);
   }
   ~ExactFloats() {
-    if (before_ & kFlush) set(before_);
+    if (before_ & FloatMode::kFlush) FloatMode::set(before_);
   }
   ExactFloats(const ExactFloats&) = delete;
 
  private:
-  static constexpr uint64_t kFlush = 1u << 24 | 1u << 19;  // FZ, FZ16
-  static void set(uint64_t mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode) : "memory"); }
-  uint64_t before_;
-#else
- public:
-  ExactFloats() {}
-  ~ExactFloats() {}
-#endif
+  const uint64_t before_;
 };
