@@ -1,6 +1,7 @@
 """Hugging Face checkpoints, read into a network one weight after the other.
 
-Files are memory-mapped and each weight is packed straight from its file, so the process never holds the weights twice.
+Files are memory-mapped and each weight is packed straight from its file, so the process never holds the weights twice. Pickles of
+torch before 1.6 cannot be mapped: they are in memory until all is read.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ class Checkpoint:
         self._dtype, self._weight_dtype = dtype, weight_dtype or dtype
         self._show_progress = show_progress
         self._files: dict[Path, Any] = {}
+        self._all_mapped = True
         self._where: dict[str, Path] = {}
         files, has_index = self._list_files()
         for file in files:
@@ -264,7 +266,7 @@ class Checkpoint:
             for head, matrix in enumerate(parts):
                 packed.put(head, [np.ascontiguousarray(matrix.T if transpose else matrix)], stored)
         self._progress.update(read.arrays[0].reshape(heads, rows, columns)[:, part].nbytes)
-        ops.forget(read.arrays)
+        self._forget(read.arrays)
         return packed.tensor()
 
     def vector(self, names: Sequence[str], sizes: Sequence[int]) -> ms.Tensor:
@@ -287,14 +289,19 @@ class Checkpoint:
         stored = [_Stored([array], dtype, None if scale is None else [scale]) for array, dtype, scale in parts]
         if len({part.dtype for part in stored}) > 1:
             copies = [part.in_float32() for part in stored]
-            ops.forget([array for part in stored for array in part.arrays])
+            self._forget([array for part in stored for array in part.arrays])
             stored = copies
         scales = [scale for part in stored for scale in part.scales or ()]
         return _Stored([array for part in stored for array in part.arrays], stored[0].dtype, scales or None)
 
     def _finish(self, read: _Stored) -> None:
         self._progress.update(sum(array.nbytes for array in read.arrays))
-        ops.forget(read.arrays)
+        self._forget(read.arrays)
+
+    def _forget(self, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+        """Let go of what was read; it may be read again, which memory that no file is behind would answer with zeros."""
+        if self._all_mapped:
+            ops.forget(arrays)
 
     def _file_of(self, name: str) -> Path:
         """Where a tensor lies that was read, packed or not."""
@@ -314,7 +321,7 @@ class Checkpoint:
         if packed in self._where:
             words = self._tensor(packed, (rows, -(-columns // 4)), {torch.int32: "int32"}).numpy()
             numbers = (words.view(np.uint8)[:, :columns] ^ 0x80).view(np.int8)
-            ops.forget([words])
+            self._forget([words])
         else:
             numbers = self._tensor(name, (rows, columns), {torch.int8: "int8"}).numpy()
         scale = self._tensor(f"{name}_scale", (rows, 1), _STORAGE).float().numpy().ravel()
@@ -392,8 +399,9 @@ class Checkpoint:
                 handle = safe_open(file, framework="pt")
                 self._files[file] = handle
                 return list(handle.keys())
-            # Pickles of torch before 1.6 are no archives and cannot be mapped.
-            tensors = torch.load(file, map_location="cpu", mmap=is_zipfile(file), weights_only=True)
+            is_archive = is_zipfile(file)  # pickles of torch before 1.6 are none and cannot be mapped
+            self._all_mapped &= is_archive
+            tensors = torch.load(file, map_location="cpu", mmap=is_archive, weights_only=True)
         except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         except Exception as error:  # torch's unpickler raises a good dozen of types

@@ -64,16 +64,56 @@ def in_two_files(tensors: dict[str, torch.Tensor], folder: Path) -> None:
     [
         in_two_files,
         lambda tensors, folder: torch.save({name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}, folder / "pytorch_model.bin"),
-        lambda tensors, folder: torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False),
         lambda tensors, folder: torch.save({name: tensor.double() for name, tensor in tensors.items()} | {"epoch": 3}, folder / "pytorch_model.bin"),
     ],
-    ids=["without an index", "parameters", "as torch did before 1.6", "float64, and a number"],
+    ids=["without an index", "parameters", "float64, and a number"],
 )  # fmt: skip
 def test_what_others_read_is_read(tmp_path: Path, save: Callable[[dict[str, torch.Tensor], Path], Any]) -> None:
     config = make_checkpoint(tmp_path, "LlamaForCausalLM").config
     expected = logits(tmp_path, config)
     resaved(tmp_path, save)
     assert np.array_equal(logits(tmp_path, config), expected)
+
+
+in_both_pickles = pytest.mark.parametrize(
+    "save",
+    [
+        lambda tensors, folder: torch.save(tensors, folder / "pytorch_model.bin"),
+        lambda tensors, folder: torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False),
+    ],
+    ids=["an archive", "as torch did before 1.6"],
+)
+
+WIDE = {"hidden_size": 256, "kv_lora_rank": 64, "qk_nope_head_dim": 32, "v_head_dim": 32}
+"""Weights of more than a page."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@in_both_pickles
+def test_a_weight_that_is_read_twice_is_the_same_twice(
+    tmp_path: Path, save: Callable[[dict[str, torch.Tensor], Path], Any], dtype: torch.dtype
+) -> None:
+    """DeepSeek's kv_b_proj holds keys and values of each head, which are packed one after the other."""
+    model = make_checkpoint(tmp_path, "DeepseekV3ForCausalLM", **WIDE)
+    resaved(tmp_path, lambda tensors, folder: save({name: t.to(dtype) for name, t in tensors.items()}, folder))
+    with torch.inference_mode():
+        expected = model(torch.tensor([TOKENS])).logits[0].numpy()
+    np.testing.assert_allclose(logits(tmp_path, model.config), expected, atol=2e-3, rtol=0)
+
+
+@in_both_pickles
+def test_two_names_may_share_one_memory(tmp_path: Path, save: Callable[[dict[str, torch.Tensor], Path], Any]) -> None:
+    """A tied head, saved beside the embedding by who does not say in config.json that it is tied."""
+
+    def tie(tensors: dict[str, torch.Tensor], folder: Path) -> None:
+        save({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}, folder)
+
+    model = make_checkpoint(tmp_path, "LlamaForCausalLM", hidden_size=256)
+    resaved(tmp_path, tie)
+    with torch.inference_mode():
+        expected = model(torch.tensor([TOKENS])).logits[0].numpy()
+    untied = {**model.config.to_dict(), "tie_word_embeddings": False}
+    np.testing.assert_allclose(logits(tmp_path, untied), expected, atol=2e-3, rtol=0)
 
 
 def test_a_tensor_that_two_files_hold_is_named(tmp_path: Path) -> None:
