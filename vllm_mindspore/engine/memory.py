@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vllm_mindspore.kernels.cpu import cgroup
 
 if TYPE_CHECKING:
     from vllm_mindspore.models.config import ModelConfig
 
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""A group's limit, its use, and the line of memory.stat with what of that use are copies of files that may go; by cgroup v2, then v1."""
 
 
 def _meminfo(key: str) -> int:
-    for line in _MEMINFO.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == key:
-            return int(value.split()[0]) * 1024
-    raise RuntimeError(f"{_MEMINFO} has no line {key}")
+    try:
+        return _lines(_MEMINFO)[key] * 1024
+    except KeyError:
+        raise RuntimeError(f"{_MEMINFO} has no line {key}") from None
 
 
-def _cgroup_bytes(*candidates: str) -> int | None:
-    """The first of the cgroup files (v2, then v1) that holds a number; "max" and absence mean no limit."""
-    for candidate in candidates:
-        try:
-            text = (_CGROUP / candidate).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            return int(text)
-    return None
+def _lines(file: Path) -> dict[str, int]:
+    """The number behind each name in a file that has a line for each; nothing, if it cannot be read."""
+    lines = (line.split() for line in cgroup.read(file).splitlines())
+    return {words[0].rstrip(":"): int(words[1]) for words in lines}
+
+
+def _groups() -> Iterator[tuple[int, int]]:
+    """The limit and the use in bytes of each control group around this process that has a limit.
+
+    Copies of files that nobody has touched lately (above all the weights just read) are not counted as use, as Kubernetes does not: the
+    system drops them before it refuses memory.
+    """
+    for folder in cgroup.folders("memory"):
+        for limit, usage, files in _CGROUP_FILES:
+            allowed, used = (cgroup.read(folder / name) for name in (limit, usage))
+            if allowed.isdigit():  # not "max"
+                yield int(allowed), max(0, int(used or 0) - _lines(folder / "memory.stat").get(files, 0))
 
 
 def total_memory() -> int:
-    """Bytes of RAM that this process may ever use: the machine's, or its cgroup's limit if that is lower."""
-    limit = _cgroup_bytes("memory.max", "memory/memory.limit_in_bytes")
-    total = _meminfo("MemTotal")
-    return total if limit is None else min(total, limit)
+    """Bytes of RAM that this process may ever use: the machine's, or the lowest limit of its control groups if that is lower."""
+    return min([_meminfo("MemTotal"), *(limit for limit, _ in _groups())])
 
 
 def available_memory() -> int:
-    """Bytes that can still be used without swapping, within the cgroup's limit."""
-    available = _meminfo("MemAvailable")
-    limit = _cgroup_bytes("memory.max", "memory/memory.limit_in_bytes")
-    used = _cgroup_bytes("memory.current", "memory/memory.usage_in_bytes")
-    if limit is not None and used is not None:
-        available = min(available, max(0, limit - used))
-    return available
+    """Bytes that can still be used without swapping, within the limits of the control groups."""
+    return min([_meminfo("MemAvailable"), *(max(0, limit - used) for limit, used in _groups())])
 
 
 def kv_cache_bytes_per_block(config: ModelConfig, block_size: int) -> int:
