@@ -118,6 +118,12 @@ def _wrong(around: Surroundings) -> Iterator[Finding]:
             yield problem(
                 f"{name}={value} {_NOT_HERE[name]}", unset, {"mindspore"} if name.startswith("MS_") else {"vllm"}
             )
+    modelscope = around.environ.get("VLLM_USE_MODELSCOPE", "")
+    if modelscope.lower() not in ("", "0", "false", "true"):
+        yield problem(
+            f"VLLM_USE_MODELSCOPE={modelscope} is ignored by vLLM, which fetches models from ModelScope for True alone",
+            Remedy("export VLLM_USE_MODELSCOPE=True", _WHERE),
+        )
     engines = [row.engine for row in rows() if row.extra == around.row.extra]
     if around.environ.get("VLLM_USE_V1") == "1" and "V1" not in engines:
         text = f"VLLM_USE_V1=1 asks for an engine that vllm-mindspore does not have for vLLM {around.row.vllm}: it has {', '.join(engines)}"
@@ -133,7 +139,7 @@ def _against(around: Surroundings) -> Iterator[Finding]:
             f"HF_HUB_OFFLINE={hub} and TRANSFORMERS_OFFLINE={transformers} say the opposite",
             Remedy("unset TRANSFORMERS_OFFLINE", _WHERE),
         )
-    if environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):
+    if environ.get("VLLM_USE_MODELSCOPE", "").lower() == "true":
         if environ.get("HF_ENDPOINT"):
             yield note("VLLM_USE_MODELSCOPE is set, so HF_ENDPOINT is not asked for models")
         if not around.version("modelscope"):

@@ -89,6 +89,26 @@ def test_wrong_values_and_contradictions_are_named(machine: Any, environ: dict[s
     assert found.remedy.command.startswith("unset ")
 
 
+@pytest.mark.parametrize("value", ["1", "yes"])
+def test_what_vllm_does_not_take_for_modelscope_is_named(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    from vllm import envs
+
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", value)
+    assert not envs.environment_variables["VLLM_USE_MODELSCOPE"]()
+    machine.environ = {"VLLM_USE_MODELSCOPE": value}
+    (found,) = machine.problems(variables)
+    assert found.text.startswith(f"VLLM_USE_MODELSCOPE={value} is ignored by vLLM")
+    assert found.remedy.command == "export VLLM_USE_MODELSCOPE=True"
+
+
+@pytest.mark.parametrize("value", ["0", "False", ""])
+def test_modelscope_may_be_declined(machine: Any, value: str) -> None:
+    machine.environ = {"VLLM_USE_MODELSCOPE": value}
+    machine.is_fine(variables)
+
+
 def test_an_engine_that_the_row_does_not_have_is_named(machine: Any) -> None:
     machine.environ = {"VLLM_USE_V1": "1"}
     (found,) = machine.problems(variables, "vllm073")
