@@ -65,6 +65,8 @@ class Row:
     """Of this package: `pip install '.[extra]'` installs what goes with the row."""
     adapter: str
     """Name of its package in `vllm_mindspore.compat`."""
+    max_num_seqs: int
+    """Sequences in one step, where the user does not say: vLLM's own default."""
     python: str
     models: tuple[str, ...]
     everywhere: Mapping[str, str]
@@ -131,6 +133,7 @@ def _row(release: Mapping[str, Any], engine: Mapping[str, Any]) -> Row:
         engine=engine["engine"],
         extra=release["extra"],
         adapter=engine["adapter"],
+        max_num_seqs=engine["max_num_seqs"],
         python=release["python"],
         models=tuple(engine["models"]),
         everywhere=release["requirements"],

@@ -45,5 +45,5 @@ class MindSporePlatform(OnTheHost, Platform):
             # for one worker in the engine's process, as "mp" is.
             parallel.distributed_executor_backend = OneWorkerExecutor
         refusals.check(vllm_config)
-        fill_in(vllm_config, _WORKER)
+        fill_in(vllm_config, _WORKER, "V0")
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION

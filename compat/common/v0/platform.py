@@ -47,5 +47,5 @@ class V0Platform(OnTheHost, Platform):
             hand_over("V1", vllm_config)
             return
         cls.refuse(vllm_config)
-        fill_in(vllm_config, cls.worker_cls)
+        fill_in(vllm_config, cls.worker_cls, "V0")
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION

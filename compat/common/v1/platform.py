@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 logger = init_logger("vllm_mindspore.compat.common.v1.platform")
 
-_BLOCK_SIZE = 64
-"""The CPU reads long contexts a third faster so than in blocks of 16, see docs/kernels.md."""
-
 _THREADS = "OMP_NUM_THREADS"
 _START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 _CHOSEN_START_METHOD = os.environ.get(_START_METHOD)
@@ -93,7 +90,7 @@ class V1Platform(OnTheHost, Platform):
             engine_choice.forget()
             raise
 
-        fill_in(vllm_config, cls.worker_cls, _BLOCK_SIZE)
+        fill_in(vllm_config, cls.worker_cls, "V1")
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION
         vllm_config.compilation_config.cudagraph_capture_sizes = list(cls.cudagraph_capture_sizes)
         _settle_start_method()

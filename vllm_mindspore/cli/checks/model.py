@@ -12,6 +12,7 @@ from vllm_mindspore.cli.checks.imports import longer
 from vllm_mindspore.cli.doctor.checkpoint import Checkpoint
 from vllm_mindspore.cli.doctor.finding import Finding, Remedy, note, ok, problem
 from vllm_mindspore.cli.doctor.surroundings import Surroundings
+from vllm_mindspore.compat.common.configuration import BLOCK_SIZES
 from vllm_mindspore.engine.memory import (
     activation_bytes,
     available_memory,
@@ -27,8 +28,7 @@ LOOKS_AT = "the model of --model: architecture, dtype, memory, chat template"
 FOLLOWS = ()
 
 GIB = 1 << 30
-_BLOCK = 16
-_STEP_TOKENS, _SEQUENCES = 2048, 256
+_STEP_TOKENS = 2048
 """What vLLM's server runs in one step by default."""
 _UTILIZATION = 0.9
 """vLLM's default of --gpu-memory-utilization, of all memory here."""
@@ -212,13 +212,16 @@ def _fits(around: Surroundings, checkpoint: Checkpoint, network: ModelConfig) ->
     written = dtype_bytes(checkpoint.dtype) if checkpoint.dtype in _READ else 2
     weights = stored * dtype_bytes(network.dtype) // written
     step = _STEP_TOKENS if around.row.engine == "V1" else max(_STEP_TOKENS, longest)
-    activations = activation_bytes(network, step, _SEQUENCES)
+    activations = activation_bytes(network, step, around.row.max_num_seqs)
     available = available_memory()
     for_cache = _cache(around, available, weights + activations)
-    fitting = max(0, for_cache) // kv_cache_bytes_per_block(network, _BLOCK) * _BLOCK
-    needs = f"weights {weights / GIB:.2f} GiB, a step {activations / GIB:.2f} GiB, {longest} tokens of KV cache {_kv(network, longest) / GIB:.2f} GiB"
+    block_size = BLOCK_SIZES[around.row.engine]
+    block = kv_cache_bytes_per_block(network, block_size)
+    fitting = max(0, for_cache) // block * block_size
+    cache = -(-longest // block_size) * block
+    needs = f"weights {weights / GIB:.2f} GiB, a step {activations / GIB:.2f} GiB, {longest} tokens of KV cache {cache / GIB:.2f} GiB"
     text = f"{needs}; {available / GIB:.2f} GiB of memory are free"
-    if fitting < _BLOCK:
+    if not fitting:
         return problem(
             f"{checkpoint.name} does not fit: {text}",
             Remedy("free -g", "and free memory, or take a smaller model"),
@@ -255,7 +258,3 @@ def _cache(around: Surroundings, available: int, beside: int) -> int:
     if asked.isdecimal() and int(asked):
         return min(int(asked) * GIB, available - beside)
     return min(int(_UTILIZATION * total_memory()), available) - beside
-
-
-def _kv(network: ModelConfig, tokens: int) -> int:
-    return -(-tokens // _BLOCK) * kv_cache_bytes_per_block(network, _BLOCK)

@@ -118,7 +118,26 @@ def test_a_context_that_does_not_fit_is_named_with_the_longest_that_does(
     longest = int(found.remedy.command.split()[-1])
     assert f"--max-model-len {longest}" in found.remedy.command
     machine.is_fine(model, model=str(checkpoint), max_model_len=longest)
-    assert machine.problems(model, model=str(checkpoint), max_model_len=longest + 16)
+    assert machine.problems(model, model=str(checkpoint), max_model_len=longest + 64)
+
+
+@pytest.mark.parametrize(("extra", "sequences"), [("vllm073", 256), ("vllm083", 1024), ("vllm091", 256)])
+def test_a_step_has_as_many_rows_of_logits_as_vllm_takes_sequences(
+    machine: Any, checkpoint: Path, extra: str, sequences: int
+) -> None:
+    change(checkpoint, vocab_size=1 << 20)
+    text = machine.is_fine(model, extra, model=str(checkpoint))
+    step = float(text.partition("a step ")[2].split()[0])
+    assert sequences * (1 << 20) * 4 / GIB <= step < sequences * (1 << 20) * 4 / GIB + 0.2
+
+
+@pytest.mark.parametrize(("extra", "block"), [("vllm073", 16), ("vllm091", 64)])
+def test_a_sequence_fills_whole_blocks(machine: Any, checkpoint: Path, extra: str, block: int) -> None:
+    change(checkpoint, num_hidden_layers=4096, hidden_size=4096, num_attention_heads=32, num_key_value_heads=32)
+    needs = [machine.look(model, extra, model=str(checkpoint), max_model_len=n)[-1].text for n in (1, block, block + 1)]
+    one, full, more = (float(text.partition("tokens of KV cache ")[2].split()[0]) for text in needs)
+    assert one == full == round(2 * 4096 * 4096 * 2 * block / GIB, 2)
+    assert more == 2 * full
 
 
 def test_weights_that_do_not_fit_are_named(machine: Any, checkpoint: Path, memory: dict[str, int]) -> None:
