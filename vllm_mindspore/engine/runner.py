@@ -170,8 +170,10 @@ class ModelRunner:
         bucket = next(bucket for bucket in self._buckets if bucket.num_tokens >= num_tokens)
         bucket.fill(batch)
         self.kv_cache.ahead.used(batch.slot_mapping[-1] // self._block_size)
-        logits, greedy, hidden = bucket.run(self.model)
-        self.kv_cache.ahead.rest()
+        try:
+            logits, greedy, hidden = bucket.run(self.model)
+        finally:
+            self.kv_cache.ahead.rest()
         return StepOutput(
             logits=logits[:num_logits], greedy_token_ids=greedy[:num_logits], hidden_states=hidden[:num_tokens]
         )

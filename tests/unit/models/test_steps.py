@@ -185,6 +185,21 @@ def test_a_graph_that_cannot_be_compiled_is_reported_at_once_and_by_every_step(
     assert "no step can be run" in caplog.text
 
 
+def test_a_step_that_fails_is_over(checkpoint: tuple[Path, Any], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise no memory is taken ahead of the next ones any more while there are none."""
+    driver = Driver(*checkpoint, dtype)
+
+    def fail() -> None:
+        raise RuntimeError("no memory")
+
+    told: list[str] = []
+    monkeypatch.setattr(driver.runner.kv_cache.ahead, "rest", lambda: told.append("rest"))
+    monkeypatch.setattr(driver.runner._buckets[0], "run", lambda model: fail())
+    with pytest.raises(RuntimeError, match="no memory"):
+        driver.step({0: [1]})
+    assert told == ["rest"]
+
+
 def test_two_networks_keep_their_launches_apart(checkpoint: tuple[Path, Any], dtype: str) -> None:
     alone, first = Driver(*checkpoint, dtype), Driver(*checkpoint, dtype)
     expected = [alone.step(step) for step in (PROMPTS, {0: [1]})]
