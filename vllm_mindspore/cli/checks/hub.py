@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlparse
+from urllib.request import proxy_bypass
 
 from vllm_mindspore.cli.checks.disk import hub_home
 from vllm_mindspore.cli.checks.variables import masked
@@ -29,7 +30,7 @@ def run(around: Surroundings) -> Iterator[Finding]:
         yield ok(f"Offline, as {variable} says; {there}")
         return
     endpoint = around.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    proxy = around.environ.get("HTTPS_PROXY") or around.environ.get("https_proxy")
+    proxy = _proxy(around.environ, endpoint)
     error = _unreachable(proxy or endpoint)
     endpoint = masked("HF_ENDPOINT", endpoint)
     by = f" through the proxy {urlparse(proxy).hostname}" if proxy else ""
@@ -39,6 +40,18 @@ def run(around: Surroundings) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{endpoint} can be reached{by}; {there}")
+
+
+def _proxy(environ: Mapping[str, str], url: str) -> str | None:
+    """Through which the hub's client asks for an address, with its scheme."""
+    # What is in lower case counts, even if it is empty, as in urllib.request.getproxies_environment, which knows this process's alone.
+    names = sorted((name for name in environ if name.lower().endswith("_proxy")), key=str.islower)
+    proxies = {name.lower()[: -len("_proxy")]: environ[name] for name in names}
+    parts = urlparse(url)
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2], proxies):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def offline_by(around: Surroundings) -> str | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
+
+import pytest
+import requests
 
 from vllm_mindspore.cli.checks import hub
 
@@ -25,6 +29,41 @@ def test_a_hub_that_does_not_is_no_problem_by_itself(machine: Any) -> None:
     assert found.status == "note"
     assert "cannot be reached (Connection refused)" in found.text
     assert found.text.endswith("1 model in the cache")
+
+
+@pytest.mark.parametrize(
+    ("environ", "through"),
+    [
+        ({"HTTP_PROXY": "http://127.0.0.1:{port}"}, True),
+        ({"http_proxy": "127.0.0.1:{port}"}, True),
+        ({"ALL_PROXY": "me:secret@127.0.0.1:{port}"}, True),
+        ({"HTTP_PROXY": "127.0.0.1:1", "http_proxy": "127.0.0.1:{port}"}, True),
+        ({"HTTPS_PROXY": "127.0.0.1:{port}"}, False),
+        ({"HTTP_PROXY": "127.0.0.1:{port}", "http_proxy": ""}, False),
+        ({"HTTP_PROXY": "127.0.0.1:{port}", "NO_PROXY": "localhost, .invalid"}, False),
+        ({"ALL_PROXY": "127.0.0.1:{port}", "no_proxy": "*"}, False),
+    ],
+    ids=str,
+)
+def test_the_hub_is_asked_as_its_client_asks(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], through: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        environ = {name: value.format(port=server.getsockname()[1]) for name, value in environ.items()}
+        machine.environ = {"HF_ENDPOINT": "http://hub.invalid:8080", "HF_HOME": str(machine.root), **environ}
+        (found,) = machine.look(hub)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    chosen = requests.utils.select_proxy(
+        "http://hub.invalid:8080/", requests.utils.get_environ_proxies("http://hub.invalid:8080/")
+    )
+    assert bool(chosen) == through
+    if through:
+        assert found.text == "http://hub.invalid:8080 can be reached through the proxy 127.0.0.1; 0 models in the cache"
+    else:
+        assert found.text.startswith("http://hub.invalid:8080 cannot be reached (")
 
 
 def test_a_name_that_is_looked_up_forever_takes_three_seconds(machine: Any, monkeypatch: Any) -> None:
