@@ -25,6 +25,8 @@ _CONFIGURING = {
     "create_server_socket": "--host and --port name no address that is free here: ",
 }
 """Functions of every vLLM whose errors are the user's to mend, and what is said before them."""
+_SECONDS_TO_END = 10
+"""For an engine that is told to, before it is killed."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -140,4 +142,5 @@ def _end_engines() -> None:
     """Those that vLLM 0.6.6 starts before it looks at the options."""
     for engine in multiprocessing.active_children():
         engine.terminate()
-        engine.join()
+        engine.join(_SECONDS_TO_END)
+        engine.kill()  # nothing to one that has ended

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import subprocess
+import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -80,3 +84,21 @@ def test_only_what_the_options_caused_loses_its_traceback(function: str, said: s
     with pytest.raises(ValueError, match="no such") as error:
         exec(source, {})
     assert serve._sentence(error.value) == said
+
+
+def keep_on(started: Event) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    started.set()
+    time.sleep(120)
+
+
+def test_an_engine_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_SECONDS_TO_END", 0.2)
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    engine = context.Process(target=keep_on, args=(started,), daemon=True)
+    engine.start()
+    assert started.wait(60)
+    serve._end_engines()
+    engine.join(60)
+    assert engine.exitcode == -signal.SIGKILL
