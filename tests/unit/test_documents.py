@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -16,7 +17,10 @@ import pytest
 
 from tests.conftest import ROOT
 from vllm_mindspore.cli import main
+from vllm_mindspore.compat.common.configuration import BLOCK_SIZES
+from vllm_mindspore.engine.memory import kv_cache_bytes_per_block
 from vllm_mindspore.matrix import rows
+from vllm_mindspore.models.config import ModelConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -64,6 +68,24 @@ def test_every_link_within_the_project_leads_somewhere() -> None:
                 titles = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
                 anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
                 assert anchor in anchors, f"{document.name}: {target}"
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def test_the_tables_of_the_kv_cache_are_counted_right(demo_model: Path) -> None:
+    text = read("docs/memory.md")
+    rows_of_six = re.findall(r"^\| (\S+) \| (\d+) \| (\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert len(rows_of_six) > 6
+    for name, layers, second, third, bytes_, tokens in rows_of_six:
+        numbers = int(second) + int(third) if name.startswith("DeepSeek") else 2 * int(second) * int(third)
+        assert number(bytes_) == int(layers) * numbers * 2, name
+        assert number(tokens) == (1 << 30) // (64 * number(bytes_)) * 64, name
+    config = ModelConfig.from_hf(json.loads((demo_model / "config.json").read_text()), "bfloat16", demo_model)
+    (smollm2,) = (number(bytes_) for name, *_, bytes_, _ in rows_of_six if name == "SmolLM2-135M")
+    assert kv_cache_bytes_per_block(config, 64) == 64 * smollm2
+    assert {engine: int(n) for n, engine in re.findall(r"of (\d+)(?: tokens)? on (V\d)", text)} == BLOCK_SIZES
 
 
 # Environment variables
