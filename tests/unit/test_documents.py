@@ -180,7 +180,7 @@ def is_right(line: str) -> bool:
     if program.endswith((".sh", ".py")) or program.startswith("python"):
         scripts = [word for word in given if word.endswith((".sh", ".py"))]
         return all((ROOT / script).is_file() for script in scripts)
-    return program in ("sudo", "git", "cd", "curl", "echo", "export", "cmake", "install", "mkdir")
+    return program in ("sudo", "curl", "echo", "export", "cmake", "install", "mkdir")
 
 
 def vllms_flags() -> set[str]:
