@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from network import Network
 
-from vllm_mindspore.compat.common.host_torch import HostTorch
 from vllm_mindspore.compat.v0_9_1.worker import MindSporeWorker
 from vllm_mindspore.engine.step import StepBatch, StepOutput
 
@@ -131,7 +130,7 @@ class NullWorker(TimedWorker):
     """Neither MindSpore nor weights nor a KV cache."""
 
     def init_device(self) -> None:
-        self.host_torch = HostTorch()
+        pass
 
     def load_model(self) -> None:
         pass
@@ -148,7 +147,7 @@ class NullWorker(TimedWorker):
             config.vocab_size,
             self.compute,
         )
-        self.model_runner = self.model_runner_class(self.vllm_config, runner, self.host_torch)
+        self.model_runner = self.model_runner_class(self.vllm_config, runner)
 
     def compute(self) -> None:
         """Nothing."""

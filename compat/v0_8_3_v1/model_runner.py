@@ -11,10 +11,9 @@ from vllm_mindspore.compat.v0_8_3_v1.sampling import bitmask_rows
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-    from vllm_mindspore.compat.common.host_torch import HostTorch
     from vllm_mindspore.engine.runner import ModelRunner
 
 
 class MindSporeModelRunner(V1ModelRunner):
-    def __init__(self, vllm_config: VllmConfig, runner: ModelRunner, host_torch: HostTorch) -> None:
-        super().__init__(RequestBatch(vllm_config), bitmask_rows, runner, host_torch)
+    def __init__(self, vllm_config: VllmConfig, runner: ModelRunner) -> None:
+        super().__init__(RequestBatch(vllm_config), bitmask_rows, runner)

@@ -85,6 +85,8 @@ def load() -> ctypes.CDLL:
         pointer,
         pointer,
     ]
+    library.vms_sample.restype = None
+    library.vms_sample.argtypes = [pointer, ctypes.c_int64, ctypes.c_int64, *[pointer] * 6]
     library.vms_take_memory.restype = None
     library.vms_take_memory.argtypes = [pointer, pointer, number, *[ctypes.c_int64] * 3, pointer]
     library.vms_set_num_threads(_wanted_threads())

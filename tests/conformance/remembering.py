@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from vllm_mindspore.compat.common.host_torch import HostTorch
 from vllm_mindspore.engine.step import StepBatch, StepOutput
 from vllm_mindspore.matrix import row_for_installed_vllm
 
@@ -106,11 +105,11 @@ class RememberingWorker(_WORKER):  # type: ignore[misc, valid-type]
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         runner = RememberingRunner(kv_cache_config.num_blocks, self.cache_config.block_size)
-        self.model_runner = self.model_runner_class(self.vllm_config, runner, HostTorch())
+        self.model_runner = self.model_runner_class(self.vllm_config, runner)
 
     def initialize_cache(self, num_gpu_blocks: int, num_cpu_blocks: int) -> None:
         from vllm_mindspore.compat.common.v0.model_runner import MindSporeModelRunner
 
         self.cache_config.num_gpu_blocks, self.cache_config.num_cpu_blocks = num_gpu_blocks, num_cpu_blocks
         runner = RememberingRunner(num_gpu_blocks, self.cache_config.block_size, num_cpu_blocks)
-        self.model_runner = MindSporeModelRunner(runner, self.cache_config, HostTorch())  # type: ignore[arg-type]
+        self.model_runner = MindSporeModelRunner(runner, self.cache_config)  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def test_greedy_tokens_do_not_depend_on_neighbours(llm: Any, greedy: list[Any]) 
 
 
 def test_greedy_tokens_do_not_depend_on_a_neighbours_parameters(llm: Any, greedy: list[Any]) -> None:
-    """One row that samples sends the whole batch through vLLM's sampler instead of the kernels' argmax."""
+    """One row that wants more than a draw brings in vLLM's sampler, where else the kernels' argmax is all."""
     from vllm import SamplingParams
 
     plain = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True)
@@ -135,6 +135,33 @@ def test_a_seed_gives_the_same_tokens_alone_and_in_a_crowd(llm: Any) -> None:
 
     assert ask(1, PROMPTS[:1]) == ask(1, PROMPTS[:1]) == ask(1, PROMPTS)
     assert ask(1, PROMPTS[:1]) != ask(2, PROMPTS[:1])
+
+
+def test_a_seed_gives_the_same_tokens_whatever_neighbours_want(llm: Any) -> None:
+    """Neighbours with log probabilities or penalties are left to vLLM's sampler, on V0 all of their way."""
+    from vllm import SamplingParams
+
+    seeded = SamplingParams(temperature=1.0, top_p=0.95, top_k=200, seed=1, max_tokens=24)
+    odd = SamplingParams(temperature=1.0, seed=1, max_tokens=24, repetition_penalty=1.3, logprobs=2)
+    drawn = SamplingParams(temperature=1.0, seed=1, max_tokens=24, min_p=0.02)
+    (alone,) = llm.generate(PROMPTS[:1], seeded, use_tqdm=False)
+    mixed = llm.generate([PROMPTS[1], PROMPTS[0], PROMPTS[2]], [odd, seeded, drawn], use_tqdm=False)
+    assert tokens(mixed[1]) == tokens(alone)
+
+
+def test_tokens_are_drawn_as_often_as_the_reference_would(llm: Any, reference: Reference) -> None:
+    temperature, top_p, draws = 1.3, 0.8, 300
+    (output,) = generate(llm, ["I like to eat"], temperature=temperature, top_p=top_p, n=draws, max_tokens=1)
+    probabilities = (reference.logits(output.prompt_token_ids)[-1] / temperature).softmax(-1)
+    drawn = torch.tensor([one.token_ids[0] for one in output.outputs])
+    ordered = probabilities.sort(descending=True)
+    # The likely half, as a whole, is drawn as often as it is due among those that top-p leaves; nothing is drawn far beyond them.
+    beyond = ordered.indices[ordered.values.cumsum(-1) > top_p + 0.03]
+    likely = ordered.indices[ordered.values.cumsum(-1) <= top_p / 2]
+    assert not torch.isin(drawn, beyond).any()
+    due = float(probabilities[likely].sum()) / top_p
+    assert torch.isin(drawn, likely).float().mean().item() == pytest.approx(due, abs=0.12)
+    assert len(set(drawn.tolist())) > 20
 
 
 @pytest.mark.parametrize("params", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vllm.config import CacheConfig
     from vllm.sequence import ExecuteModelRequest
 
-    from vllm_mindspore.compat.common.host_torch import HostTorch
     from vllm_mindspore.engine.kv_cache import KVCache
     from vllm_mindspore.engine.runner import ModelRunner
 
@@ -34,11 +33,11 @@ class _Burst:
 class MindSporeModelRunner:
     """Drives a `ModelRunner` from vLLM's V0 engine."""
 
-    def __init__(self, runner: ModelRunner, cache_config: CacheConfig, host_torch: HostTorch) -> None:
+    def __init__(self, runner: ModelRunner, cache_config: CacheConfig) -> None:
         self._runner = runner
         self._block_size: int = cache_config.block_size
         self._written = WrittenBlocks(self._block_size) if cache_config.enable_prefix_caching else None
-        self._sampling = Sampling(runner.compute_logits, host_torch)
+        self._sampling = Sampling(runner.compute_logits)
         self._burst: _Burst | None = None
 
     def warm_up(self) -> None:

@@ -1,11 +1,13 @@
-"""From logits to tokens and log probabilities, by vLLM's own V0 sampler on torch tensors that share the logits' memory."""
+"""From logits to tokens and log probabilities: the kernels' own draw where a request wants no more, else vLLM's own V0 sampler."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
+import numpy as np
 import torch
 from vllm.model_executor.layers.logits_processor import _apply_logits_processors
 from vllm.model_executor.layers.sampler import Sampler, SamplerOutput
@@ -13,12 +15,13 @@ from vllm.model_executor.sampling_metadata import SamplingMetadata
 from vllm.sampling_params import SamplingParams, SamplingType
 from vllm.sequence import CompletionSequenceGroupOutput, Logprob, SequenceOutput
 
+from vllm_mindspore.compat.common.host_torch import torch_on_one_thread
 from vllm_mindspore.compat.common.v0.request_batch import wants_prompt_logprobs
+from vllm_mindspore.kernels.cpu import sampling as host_sampling
 
 if TYPE_CHECKING:
     from vllm.sequence import SequenceGroupMetadata
 
-    from vllm_mindspore.compat.common.host_torch import HostTorch
     from vllm_mindspore.compat.common.v0.request_batch import Step
     from vllm_mindspore.engine.step import Float32Array, StepOutput
 
@@ -28,48 +31,97 @@ _PROMPT_ROWS = 64
 """Prompt positions whose logits are looked at together: bounds the memory that prompt log probabilities take."""
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """How a request's tokens come from the bare logits, without vLLM's sampler: that sorts the vocabulary and draws a number for each token of it."""
+
+    temperature: float
+    """0: the most likely token."""
+    top_k: int
+    top_p: float
+    min_p: float
+    generator: torch.Generator | None
+    """Of a request with a seed."""
+
+    def dart(self) -> float:
+        """A number from 0 to 1, drawn evenly."""
+        return torch.rand((), dtype=torch.float64, generator=self.generator).item()
+
+
 class Sampling:
     """Samples a token for each sequence that wants one."""
 
-    def __init__(self, compute_logits: Callable[[Float32Array], Float32Array], host_torch: HostTorch) -> None:
+    def __init__(self, compute_logits: Callable[[Float32Array], Float32Array]) -> None:
         """`compute_logits` maps hidden states `[n, hidden_size]` to logits `[n, vocab_size]`."""
         self._compute_logits = compute_logits
-        self._host_torch = host_torch
         self._sampler = Sampler()
         self._generators: dict[str, torch.Generator] = {}
-        self._plain: dict[str, bool] = {}
+        self._draws: dict[str, _Draw | None] = {}
         self._prompt_logprobs_given: dict[str, int] = {}
 
     def forget(self, request_ids: Iterable[str]) -> None:
         """Drop what is kept for requests that are finished."""
         for request_id in request_ids:
             self._generators.pop(request_id, None)
-            self._plain.pop(request_id, None)
+            self._draws.pop(request_id, None)
             self._prompt_logprobs_given.pop(request_id, None)
 
     def __call__(self, groups: Sequence[SequenceGroupMetadata], step: Step, output: StepOutput) -> SamplerOutput:
         """A `SamplerOutput` with an entry for each group, empty for one that does not sample."""
-        if all(self._is_plain_greedy(group) for group in groups):
-            return _greedy(groups, output.greedy_token_ids.tolist())
-        return self._host_torch.run(self._sample, groups, step, output)
+        draws = [self._draw(group) for group in groups]
+        tokens = self._drawn(groups, draws, output)
+        if None not in draws:
+            return SamplerOutput(outputs=_entries(groups, tokens))
+        with torch_on_one_thread():
+            return SamplerOutput(outputs=self._sample(groups, draws, step, output, tokens))
 
-    def _is_plain_greedy(self, group: SequenceGroupMetadata) -> bool:
-        """Whether the group takes the most likely token of the bare logits and wants nothing else from the sampler."""
-        plain = self._plain.get(group.request_id)
-        if plain is None:
-            plain = self._plain[group.request_id] = _is_plain_greedy(group.sampling_params)
-        return plain
+    def _draw(self, group: SequenceGroupMetadata) -> _Draw | None:
+        """None for a request that wants something else of vLLM's sampler."""
+        if group.request_id not in self._draws:
+            self._draws[group.request_id] = _draw_of(group.sampling_params)
+        return self._draws[group.request_id]
 
-    def _sample(self, groups: Sequence[SequenceGroupMetadata], step: Step, output: StepOutput) -> SamplerOutput:
-        entries = [CompletionSequenceGroupOutput([], None) for _ in groups]
-        # Groups that are in mid-prompt are kept from vLLM's sampler: it would draw from their generators, and give what it
-        # drew to their neighbours.
-        sampling = [i for i, group in enumerate(groups) if group.do_sample]
-        if sampling:
+    def _drawn(
+        self, groups: Sequence[SequenceGroupMetadata], draws: Sequence[_Draw | None], output: StepOutput
+    ) -> list[int]:
+        """A token for each row of logits; for requests without a draw, any."""
+        tokens: list[int] = output.greedy_token_ids.tolist()
+        if not any(draw and draw.temperature for draw in draws):
+            return tokens
+        by_row = [draw for group, draw in zip(groups, draws) if group.do_sample for _ in group.seq_data]
+        rows = [row for row, draw in enumerate(by_row) if draw and draw.temperature]
+        wanted = [draw for draw in by_row if draw and draw.temperature]
+        drawn = host_sampling.sample(
+            output.logits if len(rows) == len(tokens) else output.logits[rows],
+            np.array([draw.dart() for draw in wanted]),
+            np.array([draw.temperature for draw in wanted]),
+            np.array([draw.top_k for draw in wanted]),
+            np.array([draw.top_p for draw in wanted]),
+            np.array([draw.min_p for draw in wanted]),
+        )
+        for row, token in zip(rows, drawn.tolist()):
+            tokens[row] = token
+        return tokens
+
+    def _sample(
+        self,
+        groups: Sequence[SequenceGroupMetadata],
+        draws: Sequence[_Draw | None],
+        step: Step,
+        output: StepOutput,
+        tokens: list[int],
+    ) -> list[CompletionSequenceGroupOutput]:
+        entries = _entries(groups, tokens)
+        # vLLM's sampler is shown the groups without a draw. Those that are in mid-prompt are kept from it: it would draw from their generators,
+        # and give what it drew to their neighbours.
+        shown = [i for i, group in enumerate(groups) if group.do_sample and draws[i] is None]
+        if shown:
+            owners = [i for i, group in enumerate(groups) if group.do_sample for _ in group.seq_data]
+            rows = np.isin(owners, shown)
             vocab_size = output.logits.shape[1]
-            metadata = self._metadata([groups[i] for i in sampling], step, sampling, vocab_size)
-            logits = _apply_logits_processors(torch.from_numpy(output.logits), metadata)
-            for i, entry in zip(sampling, self._sampler(logits, metadata)):
+            metadata = self._metadata([groups[i] for i in shown], step, shown, vocab_size)
+            logits = torch.from_numpy(output.logits if rows.all() else output.logits[rows])
+            for i, entry in zip(shown, self._sampler(_apply_logits_processors(logits, metadata), metadata)):
                 entries[i] = entry
         end = 0
         for i, group in enumerate(groups):
@@ -78,7 +130,7 @@ class Sampling:
                 first = step.seq_lens[i] - step.query_lens[i]
                 hidden_states = output.hidden_states[end - step.query_lens[i] : end]
                 entries[i].prompt_logprobs = self._prompt_logprobs(group, first, hidden_states)
-        return SamplerOutput(outputs=entries)
+        return entries
 
     def _prompt_logprobs(
         self, group: SequenceGroupMetadata, start: int, hidden_states: Float32Array
@@ -150,28 +202,32 @@ def _chunk(group: SequenceGroupMetadata, first: int, count: int) -> SequenceGrou
     return group
 
 
-def _is_plain_greedy(params: SamplingParams) -> bool:
-    return bool(
-        params.sampling_type == SamplingType.GREEDY
-        and params.logprobs is None
-        and params.prompt_logprobs is None
-        and not params.logits_processors
-        and not params.min_tokens
-        and not params.presence_penalty
-        and not params.frequency_penalty
-        and params.repetition_penalty == 1.0
-    )
+def _draw_of(params: SamplingParams) -> _Draw | None:
+    """None if they ask for more than a draw."""
+    if (
+        params.logprobs is not None
+        or params.prompt_logprobs is not None
+        or params.logits_processors
+        or params.min_tokens
+        or params.presence_penalty
+        or params.frequency_penalty
+        or params.repetition_penalty != 1.0
+    ):
+        return None
+    greedy = params.sampling_type == SamplingType.GREEDY
+    generator = None if params.seed is None or greedy else torch.Generator().manual_seed(params.seed)
+    return _Draw(0.0 if greedy else params.temperature, params.top_k, params.top_p, params.min_p, generator)
 
 
-def _greedy(groups: Sequence[SequenceGroupMetadata], tokens: list[int]) -> SamplerOutput:
-    """The output for groups whose sampling sequences take `tokens`, in order."""
+def _entries(groups: Sequence[SequenceGroupMetadata], tokens: Sequence[int]) -> list[CompletionSequenceGroupOutput]:
+    """Of groups whose sampling sequences take `tokens`, in order."""
     remaining = iter(tokens)
-    outputs = []
+    entries = []
     for group in groups:
         samples = []
         if group.do_sample:
             for seq_id in group.seq_data:
                 token = next(remaining)
                 samples.append(SequenceOutput(seq_id, token, {token: Logprob(_NOT_ASKED_FOR)}))
-        outputs.append(CompletionSequenceGroupOutput(samples, None))
-    return SamplerOutput(outputs=outputs)
+        entries.append(CompletionSequenceGroupOutput(samples, None))
+    return entries

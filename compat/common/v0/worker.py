@@ -84,7 +84,7 @@ class MindSporeWorker(NetworkWorker, WorkerBase):
             max_model_len=self._longest_sequence(),
             capture_launches=not self.model_config.enforce_eager,
         )
-        self.model_runner = MindSporeModelRunner(runner, self.cache_config, self.host_torch)
+        self.model_runner = MindSporeModelRunner(runner, self.cache_config)
         self.model_runner.warm_up()
         # What was drawn so far must not change what a seed gives.
         set_random_seed(self.model_config.seed)

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Callable
 
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, LogprobsLists, ModelRunnerOutput
-from vllm.v1.sample.sampler import Sampler
 
-from vllm_mindspore.compat.common.v1.sampling import PromptLogprobs, sample
+from vllm_mindspore.compat.common.host_torch import torch_on_one_thread
+from vllm_mindspore.compat.common.v1.sampling import PromptLogprobs, make_sampler, sample
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
-    from vllm_mindspore.compat.common.host_torch import HostTorch
     from vllm_mindspore.compat.common.v1.request_batch import V1RequestBatch
     from vllm_mindspore.engine.runner import ModelRunner
     from vllm_mindspore.engine.step import StepOutput
@@ -27,15 +26,13 @@ class V1ModelRunner:
         batch: V1RequestBatch,
         bitmask_rows: Callable[[SchedulerOutput], Mapping[str, int]],
         runner: ModelRunner,
-        host_torch: HostTorch,
     ) -> None:
         """`bitmask_rows` tells which row of the scheduler's grammar bitmask belongs to which request."""
         self._runner = runner
-        self._host_torch = host_torch
-        self._sampler = Sampler()
+        self._sampler = make_sampler()
         self._batch = batch
         self._bitmask_rows = bitmask_rows
-        self._prompt_logprobs = PromptLogprobs(self._sampler, runner.compute_logits, host_torch)
+        self._prompt_logprobs = PromptLogprobs(self._sampler, runner.compute_logits)
 
     def warm_up(self) -> None:
         """Begin to compile; a request that comes before the end of it waits."""
@@ -77,12 +74,12 @@ class V1ModelRunner:
         """A token for each row, in a list of its own, and the log probabilities if a request wants them."""
         if self._batch.only_greedy and scheduler_output.grammar_bitmask is None:
             return [[token] for token in output.greedy_token_ids.tolist()], None
-        return self._host_torch.run(
-            sample,
-            self._sampler,
-            output.logits,
-            self._batch.input_batch,
-            scheduler_output.grammar_bitmask,
-            self._bitmask_rows(scheduler_output),
-            discarded,
-        )
+        with torch_on_one_thread():
+            return sample(
+                self._sampler,
+                output.logits,
+                self._batch.input_batch,
+                scheduler_output.grammar_bitmask,
+                self._bitmask_rows(scheduler_output),
+                discarded,
+            )

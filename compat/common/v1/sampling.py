@@ -1,4 +1,7 @@
-"""From logits to tokens and log probabilities, by vLLM's own sampler on torch tensors that share the logits' memory."""
+"""From logits to tokens and log probabilities, by vLLM's own sampler on torch tensors that share the logits' memory.
+
+Its last step, which vLLM itself has in one form for each platform, is the kernels'.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,50 @@ import torch
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 from vllm.v1.sample.sampler import Sampler
 
+from vllm_mindspore.compat.common.host_torch import torch_on_one_thread
 from vllm_mindspore.engine.step import Float32Array, Int32Array
+from vllm_mindspore.kernels.cpu import sampling as host_sampling
 
 if TYPE_CHECKING:
     from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch
 
-    from vllm_mindspore.compat.common.host_torch import HostTorch
 
 _PROMPT_ROWS = 64
 """Prompt positions whose logits are looked at together: bounds the memory that prompt logprobs take."""
+
+
+class TopKTopPSampler(torch.nn.Module):
+    """In the place of vLLM's module of this name, to which `Sampler` leaves top-k, top-p and the draw.
+
+    That one sorts the vocabulary and draws a number for each token of it, 5 ms a row; this one draws one number for each row. What
+    is drawn is as probable with either, and a seed gives the same tokens whoever else is in the batch.
+    """
+
+    def forward(
+        self,
+        logits: torch.Tensor,
+        generators: dict[int, torch.Generator],
+        k: torch.Tensor | None,
+        p: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """`logits [num_seqs, vocab_size]`, generators of seeded rows, `k [num_seqs]`, `p [num_seqs]` -> int64 `[num_seqs]`."""
+        uniform = torch.rand(len(logits), dtype=torch.float64)
+        for row, generator in generators.items():
+            uniform[row] = torch.rand((), dtype=torch.float64, generator=generator)
+        bounds = {"top_k": k, "top_p": p}
+        tokens = host_sampling.sample(
+            logits.numpy(),
+            uniform.numpy(),
+            **{name: bound.numpy() for name, bound in bounds.items() if bound is not None},
+        )
+        return torch.from_numpy(tokens)
+
+
+def make_sampler() -> Sampler:
+    """vLLM's sampler with that last step."""
+    sampler = Sampler()
+    sampler.topk_topp_sampler = TopKTopPSampler()
+    return sampler
 
 
 def sample(
@@ -67,13 +105,10 @@ def _apply_grammar(
 class PromptLogprobs:
     """Log probabilities of prompt tokens, gathered over the chunks of each prompt."""
 
-    def __init__(
-        self, sampler: Sampler, compute_logits: Callable[[Float32Array], Float32Array], host_torch: HostTorch
-    ) -> None:
+    def __init__(self, sampler: Sampler, compute_logits: Callable[[Float32Array], Float32Array]) -> None:
         """`compute_logits` maps hidden states `[n, hidden_size]` to logits `[n, vocab_size]`."""
         self._sampler = sampler
         self._compute_logits = compute_logits
-        self._host_torch = host_torch
         self._gathered: dict[str, LogprobsTensors] = {}
 
     def add(self, request: CachedRequestState) -> None:
@@ -122,10 +157,10 @@ class PromptLogprobs:
         """Fill in positions `start` to `end`, whose hidden states come first in `hidden_states`."""
         logits = self._compute_logits(hidden_states[: end - start])
         targets = request.prompt_token_ids[start + 1 : end + 1]
-        found = self._host_torch.run(self._look_up, logits, targets, request.sampling_params.prompt_logprobs)
+        with torch_on_one_thread():
+            logprobs = self._sampler.compute_logprobs(torch.from_numpy(logits))
+            found = self._sampler.gather_logprobs(
+                logprobs, request.sampling_params.prompt_logprobs, torch.tensor(targets, dtype=torch.int64)
+            )
         for whole, part in zip(self._gathered[request.req_id], found):
             whole[start:end] = part
-
-    def _look_up(self, logits: Float32Array, targets: list[int], wanted: int) -> LogprobsTensors:
-        logprobs = self._sampler.compute_logprobs(torch.from_numpy(logits))
-        return self._sampler.gather_logprobs(logprobs, wanted, torch.tensor(targets, dtype=torch.int64))

@@ -24,7 +24,7 @@ class V1Worker(NetworkWorker, WorkerBase):
     """Loads the network, sizes its KV cache and executes steps; vLLM calls the methods in the order in which they stand here."""
 
     model_runner_class: ClassVar[type[Any]]
-    """The adapter's `V1ModelRunner`, made of a `VllmConfig`, a `ModelRunner` and a `HostTorch`."""
+    """The adapter's `V1ModelRunner`, made of a `VllmConfig` and a `ModelRunner`."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class V1Worker(NetworkWorker, WorkerBase):
             max_model_len=self.model_config.max_model_len,
             capture_launches=not self.model_config.enforce_eager,
         )
-        self.model_runner = self.model_runner_class(self.vllm_config, runner, self.host_torch)
+        self.model_runner = self.model_runner_class(self.vllm_config, runner)
 
     def compile_or_warm_up_model(self) -> None:
         self.model_runner.warm_up()

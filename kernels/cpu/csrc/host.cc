@@ -4,6 +4,7 @@
 #include "capture.h"
 #include "kernels.h"
 #include "pack.h"
+#include "sampling.h"
 #include "team.h"
 
 #define HOST(type) extern "C" __attribute__((visibility("default"))) type
@@ -28,6 +29,12 @@ HOST(int)
 vms_pack_weight(const void* const* parts, const int64_t* rows, int64_t num_parts, int64_t k, int from, int to, int interleaved, void* out,
                 const float* const* scales) {
   return pack_weight({parts, rows, num_parts, k, static_cast<Dtype>(from), static_cast<Dtype>(to), interleaved != 0, out, scales});
+}
+
+HOST(void)
+vms_sample(const float* logits, int64_t rows, int64_t vocabulary, const float* temperature, const int32_t* top_k, const float* top_p, const float* min_p,
+           const double* uniform, int64_t* tokens) {
+  sample({logits, rows, vocabulary, temperature, top_k, top_p, min_p, uniform, tokens});
 }
 
 // Have the system give the memory of rows [begin, end) of each array now, a few rows of all of them before the next; what is there, or is written

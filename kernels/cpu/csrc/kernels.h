@@ -210,6 +210,8 @@ struct Kernels {
   void (*attention)(const Attention&, const AttentionItem&, void* scratch);
   void (*merge)(const Attention&, const AttentionItem* parts, int64_t count);
   int32_t (*argmax)(const float* x, int64_t count);  // the lowest index among equals
+  // out = e^((x - best) / temperature), with room for whole vectors; 0 of what is no number
+  void (*exponentials)(const float* x, int64_t count, float best, float temperature, float* out);
   void (*gating)(const Gating&, int64_t row_begin, int64_t row_end);
   void (*unpermute)(const Unpermute&, int64_t row_begin, int64_t row_end);
   void (*add)(const float* x1, const float* x2, int64_t count, float* out);

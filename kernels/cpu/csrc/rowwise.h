@@ -60,6 +60,16 @@ inline int32_t argmax(const float* x, int64_t count) {
   return found;
 }
 
+inline void exponentials(const float* x, int64_t count, float best, float temperature, float* out) {
+  const auto of = [&](Floats v) {
+    const Floats exponential = exp_below_88((v - best) / temperature);
+    return v == v ? exponential : Floats{};
+  };
+  const int64_t whole = count / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) store(out + i, of(load<Floats>(x + i)));
+  for (int64_t i = whole; i < count; ++i) out[i] = of(splat(x[i]))[0];
+}
+
 template <class Out>
 inline void rms_norm_group(const RmsNorm& op, const float* x, const float* add, float* total, const Out& y, int64_t row, int64_t column) {
   const int64_t whole = op.group / kLanes * kLanes;

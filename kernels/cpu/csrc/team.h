@@ -32,5 +32,5 @@ int team_number();
 void set_team_size(int threads);
 
 // Memory of the calling thread, aligned to 64 bytes, kept until the thread's next call with the same purpose.
-enum class Purpose { packed_rows, attention, items, chain, found, count };
+enum class Purpose { packed_rows, attention, items, chain, found, sampling, count };
 void* scratch(Purpose purpose, int64_t bytes);

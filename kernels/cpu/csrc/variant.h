@@ -26,5 +26,5 @@ namespace {
 
 extern const Kernels table;
 const Kernels table = {VARIANT_NAME, {kMaxRows<Bf16>, kMaxRows<F16>, kMaxRows<F32>, kMaxRows<I8>}, kDots<Bf16>, kTile<Bf16>, kCachedBytes, pack_rows, matmul, embedding, rms_norm, rope, cache_write, attention_scratch, attention, merge,
-                       argmax, gating, unpermute, add, sigmoid_mul, mla_scratch, mla, mla_merge};
+                       argmax, exponentials, gating, unpermute, add, sigmoid_mul, mla_scratch, mla, mla_merge};
 }  // namespace VARIANT
