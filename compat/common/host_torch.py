@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.context import ForkProcess
 
 import torch
 
@@ -23,12 +21,3 @@ def torch_on_one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(num_threads)
-
-
-def forgo_threads_if_forked() -> None:
-    """Torch of a forked process starts no threads at all.
-
-    If the parent has used torch's OpenMP threads, the first parallel operation of the child waits for them forever.
-    """
-    if isinstance(multiprocessing.current_process(), ForkProcess):
-        torch.set_num_threads(1)

@@ -7,7 +7,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vllm_mindspore.bootstrap import import_mindspore
-from vllm_mindspore.compat.common.host_torch import forgo_threads_if_forked
+from vllm_mindspore.compat.common.forked import leave_the_parents
 from vllm_mindspore.compat.common.kv_budget import GIB, kv_cache_budget
 from vllm_mindspore.compat.common.network import dtype_name
 from vllm_mindspore.compat.common.quantization import weight_dtype
@@ -33,7 +33,7 @@ class NetworkWorker:
     def bring_in_mindspore(self) -> None:
         """Import MindSpore in this process, before anything of the core that needs it."""
         import_mindspore()
-        forgo_threads_if_forked()
+        leave_the_parents()
 
     def load_network(self, max_position: int) -> None:
         """Read the checkpoint into a MindSpore network.

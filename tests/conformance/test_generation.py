@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,15 @@ def test_min_tokens_puts_the_end_off(llm: Any) -> None:
     strange = [comma, 1_000_000, -1]
     (again,) = generate(llm, PROMPTS[4:5], stop_token_ids=strange, max_tokens=30, min_tokens=12)
     assert tokens(again) == tokens(output)
+
+
+def test_a_bias_of_tokens_that_the_model_lacks_is_refused_or_passed_over(llm: Any, greedy: list[Any]) -> None:
+    """vLLM 0.8.3's V1 has a sampler that writes to their logits."""
+    with suppress(ValueError):
+        (output,) = generate(llm, PROMPTS[:1], logit_bias={1_000_000: 5.0, -3: 5.0}, ignore_eos=True)
+        assert tokens(output) == tokens(greedy[0])
+    (again,) = generate(llm, PROMPTS[:1], ignore_eos=True)
+    assert tokens(again) == tokens(greedy[0])
 
 
 def test_best_of_gives_the_most_likely_samples(llm: Any) -> None:

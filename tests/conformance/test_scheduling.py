@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,8 +66,14 @@ SHAPES: dict[str, dict[str, Any]] = (
 
 
 @pytest.fixture(scope="module", params=SHAPES.values(), ids=list(SHAPES))
-def engine(checkpoint: Path, request: pytest.FixtureRequest) -> Any:
+def engine(checkpoint: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """An engine in this process, so small that requests are preempted all the time."""
+    with in_process(checkpoint, **request.param) as engine:
+        yield engine
+
+
+@contextmanager
+def in_process(checkpoint: Path, **options: Any) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         from vllm import EngineArgs
@@ -80,7 +88,7 @@ def engine(checkpoint: Path, request: pytest.FixtureRequest) -> Any:
                 model=str(checkpoint), worker_cls="tests.conformance.remembering.RememberingWorker", block_size=4,
                 num_gpu_blocks_override=BLOCKS, max_num_seqs=5, max_model_len=MAX_LEN,
                 disable_log_stats=True,  # vLLM's in-process engine asserts statistics of steps that had none
-                **request.param,
+                **options,
             )
         )  # fmt: skip
 
@@ -124,8 +132,8 @@ class Asked:
             if self.kind == "seeded":
                 logits = logits / 0.7
                 logits[logits < logits.topk(20).values[-1]] = -math.inf
-                noise = torch.empty(VOCAB).exponential_(generator=generator)
-                choice = (logits.softmax(-1) / noise).argmax()
+                dart = torch.rand((), dtype=torch.float64, generator=generator)
+                choice = torch.searchsorted(logits.double().softmax(-1).cumsum(-1), dart, right=True)
             else:
                 if self.kind == "bias":
                     logits[self.seed % VOCAB] += 50
@@ -239,6 +247,17 @@ def test_requests_were_really_preempted(engine: Any) -> None:
         driver = engine.model_executor.driver_worker
         worker = getattr(driver, "worker", driver)  # 0.6.6 has no wrapper around it
         assert worker.model_runner._runner.kv_cache.swapped > 0
+
+
+@pytest.mark.skipif(V1, reason="vLLM's V1 has no swap space")
+def test_prompts_let_in_while_others_are_swapped_out_do_not_exhaust_the_swap_space(checkpoint: Path) -> None:
+    """Chunked prefill does that, so that more are swapped out in the end than may run."""
+    with in_process(
+        checkpoint, preemption_mode="swap", enable_chunked_prefill=True, max_num_batched_tokens=MAX_LEN
+    ) as engine:
+        crowd = [Asked([token] * 20, 40, 0, None, "greedy", 0) for token in range(40)]
+        run(engine, crowd)
+        assert [request.produced for request in crowd] == [request.expected() for request in crowd]
 
 
 def test_a_cached_prefix_is_not_computed_again(engine: Any) -> None:

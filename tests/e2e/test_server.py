@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,3 +92,12 @@ def test_nothing_is_left_after_sigterm(server: Server) -> None:
     logged = len(server.log())
     assert server.terminate() == []
     assert "Traceback" not in server.log()[logged:]
+
+
+def test_nobody_answers_at_the_port_once_the_front_end_is_killed(demo_model: Path, tmp_path: Path) -> None:
+    """vLLM's engine goes on then; clients shall be refused, and the next server shall not share the port with it."""
+    with serving([*vllm_serve(demo_model), "--max-model-len", "256"], tmp_path / "log") as server:
+        server.process.kill()
+        server.process.wait()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=5)

@@ -41,8 +41,13 @@ class MindSporeModelRunner:
         self._burst: _Burst | None = None
 
     def warm_up(self) -> None:
-        """Begin to compile; a request that comes before the end of it waits."""
+        """Compile, and return when it is done.
+
+        A server's engine answers the question whether it is ready once. In a process that compiles it may do so when the
+        question is given up already, and the server waits for ever.
+        """
         self._runner.warm_up()
+        self._runner.wait_for_graphs()
 
     def execute_model(self, request: ExecuteModelRequest) -> list[SamplerOutput]:
         """Run the step, and return its output; with multi-step scheduling, those of all steps after the last one."""

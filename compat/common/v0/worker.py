@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from vllm.sequence import ExecuteModelRequest
 
 
+_MANY_BLOCKS = 1 << 16
+"""A pool for swapping that vLLM makes in half a second; a million tokens in blocks of 16."""
+
+
 class MindSporeWorker(NetworkWorker, WorkerBase):
     """Loads the network, sizes its KV cache and executes steps; vLLM calls the methods in the order in which they stand here."""
 
@@ -51,8 +55,11 @@ class MindSporeWorker(NetworkWorker, WorkerBase):
             UserError: the KV cache does not fit into memory.
         """
         per_block = self.bytes_per_block()
-        # vLLM makes an object of each block of the pool; more than all running sequences can have are of no use.
+        # vLLM makes an object of each block of the pool; more than all running sequences can have are of no use, unless prompts are
+        # admitted while others are swapped out.
         useful = self.scheduler_config.max_num_seqs * -(-self._longest_sequence() // self.cache_config.block_size)
+        if self.scheduler_config.chunked_prefill_enabled:
+            useful = max(useful, _MANY_BLOCKS)
         return self.kv_cache_bytes() // per_block, min(useful, int(self.cache_config.swap_space_bytes) // per_block)
 
     def get_cache_block_size_bytes(self) -> int:

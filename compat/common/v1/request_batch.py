@@ -73,20 +73,23 @@ class V1RequestBatch(ABC):
         changed = bool(free_rows or entering)
         for request_id in entering:
             self.input_batch.add_request(self.requests[request_id], free_rows.pop() if free_rows else None)
-            self._drop_strange_stop_tokens(request_id)
+            self._drop_strange_tokens(request_id)
         if free_rows:
             self._close_gaps(free_rows)
         if changed:
             self.input_batch.refresh_sampling_metadata()
             self.only_greedy = self._wants_only_greedy()
 
-    def _drop_strange_stop_tokens(self, request_id: str) -> None:
-        """vLLM's sampler writes to their logits until there are `min_tokens`, also where the model has no such tokens."""
+    def _drop_strange_tokens(self, request_id: str) -> None:
+        """vLLM's sampler writes to the logits of stop tokens until there are `min_tokens`, and of those with a bias, also where the model has none."""
         batch = self.input_batch
         row = batch.req_id_to_index[request_id]
         if row in batch.min_tokens:
             count, tokens = batch.min_tokens[row]
             batch.min_tokens[row] = count, {token for token in tokens if 0 <= token < batch.vocab_size}
+        bias = batch.logit_bias[row]
+        if bias:
+            batch.logit_bias[row] = {token: by for token, by in bias.items() if 0 <= token < batch.vocab_size}
 
     def _advance(self, cached: CachedRequestData) -> bool:
         """Update a request that the scheduler told us of before; false if it has no row and must be added again.

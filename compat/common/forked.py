@@ -1,0 +1,44 @@
+"""What an engine's process that was forked must not take from its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import stat
+from contextlib import suppress
+from multiprocessing.context import ForkProcess
+
+import torch
+
+
+def leave_the_parents() -> None:
+    """In a forked process, do without the parent's threads and sockets; elsewhere nothing.
+
+    If the parent has used torch's OpenMP threads, the first parallel operation of the child waits for them forever. And vLLM's server binds its
+    port before it starts the engine: held here, it would stay taken if the server were killed, and accept what nobody answers.
+    """
+    if isinstance(multiprocessing.current_process(), ForkProcess):
+        torch.set_num_threads(1)
+        _leave_ports()
+
+
+def _leave_ports() -> None:
+    """Put nothing in the place of each TCP socket that is bound and not connected; its number stays taken, as some object may close it one day."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # the folder's own number is gone
+            if stat.S_ISSOCK(os.fstat(number).st_mode) and _holds_a_port(number):
+                os.dup2(nothing, number)
+    os.close(nothing)
+
+
+def _holds_a_port(number: int) -> bool:
+    with socket.socket(fileno=os.dup(number)) as found:
+        if found.type != socket.SOCK_STREAM or found.family not in (socket.AF_INET, socket.AF_INET6):
+            return False
+        try:
+            found.getpeername()
+        except OSError:  # not connected
+            return bool(found.getsockname()[1])
+        return False
