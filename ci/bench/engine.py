@@ -21,11 +21,11 @@ def prompts(seed: int, count: int, length: int) -> list[dict[str, list[int]]]:
     return [{"prompt_token_ids": [draw.randrange(100, 40000) for _ in range(length)]} for draw in draws]
 
 
-def generate(llm: Any, seed: int, count: int, length: int, tokens: int) -> float:
-    """Seconds for `count` prompts of `length` tokens and `tokens` new ones each."""
+def generate(llm: Any, seed: int, count: int, length: int, tokens: int, sampling: dict[str, float]) -> float:
+    """Seconds for `count` prompts of `length` tokens and `tokens` new ones each, greedy unless `sampling` says otherwise."""
     from vllm import SamplingParams
 
-    params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+    params = SamplingParams(**{"temperature": 0, **sampling}, max_tokens=tokens, ignore_eos=True)
     asked = prompts(seed, count, length)
     started = time.perf_counter()
     outputs = llm.generate(asked, params, use_tqdm=False)

@@ -78,15 +78,15 @@ class Engine:
         print(json.dumps(work), file=self._process.stdin, flush=True)
         return self._answer()
 
-    def generate(self, count: int, length: int, tokens: int) -> float:
+    def generate(self, count: int, length: int, tokens: int, **sampling: float) -> float:
         """Seconds for prompts that the engine has not seen before."""
         self._seeds += 1
-        return float(self._do(count=count, length=length, tokens=tokens, seed=self._seeds))
+        return float(self._do(count=count, length=length, tokens=tokens, seed=self._seeds, sampling=sampling))
 
-    def decode_rate(self, count: int, length: int, tokens: int) -> float:
+    def decode_rate(self, count: int, length: int, tokens: int, **sampling: float) -> float:
         """Tokens per second of `tokens` steps: the first token of an answer is the prompt's."""
-        first = self.generate(count, length, 1)
-        return count * tokens / (self.generate(count, length, tokens + 1) - first)
+        first = self.generate(count, length, 1, **sampling)
+        return count * tokens / (self.generate(count, length, tokens + 1, **sampling) - first)
 
     def prefill_rate(self, count: int, length: int) -> float:
         """Tokens of prompts per second."""

@@ -19,6 +19,7 @@ from sides import LLAMA, OURS, PEER, THREADS, Engine, our_python
 from turns import Bench
 
 PROMPT, STEPS = 32, 64
+SAMPLING = {"temperature": 0.8, "top_p": 0.95}
 PREFILL_PROMPTS, PREFILL_LENGTH = 4, 1024
 LONG_BATCH, LONG_CONTEXTS, LONG_STEPS = 8, (2048, 4096, 8192), 24
 STREAMS, SERVED_IN, SERVED_OUT = 16, 128, 128
@@ -43,6 +44,15 @@ def decode(bench: Bench) -> Iterator[Row]:
             at_limit = [reads * 1e9 / bench.network.weight_bytes for reads in figures[READS]]
             row.bars.insert(0, Bar("of the read bandwidth", 80.0, 100 * ratio(figures[OURS], at_limit), unit="%"))
         yield row
+
+
+def sampled_decode(bench: Bench) -> Iterator[Row]:
+    for batch in (1, 32):
+        sides = {
+            side: partial(bench.short(side).decode_rate, batch, PROMPT, STEPS, **SAMPLING) for side in bench.vllms()
+        }
+        found, others = bench.take_turns(sides)
+        yield Row(f"decode, batch {batch}, sampled", "tokens/s", found, busy=others)
 
 
 def int8_decode(bench: Bench) -> Iterator[Row]:
@@ -247,6 +257,7 @@ def memory(bench: Bench) -> Iterator[Row]:
 
 WORK: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "decode": decode,
+    "sampling": sampled_decode,
     "int8": int8_decode,
     "prefill": prefill,
     "long": long_context,

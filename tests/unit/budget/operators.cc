@@ -68,6 +68,27 @@ CASE(attention_1_token_1024_keys)
 CASE(attention_16_tokens_1024_keys)
 CASE(add_rms_norm_8_rows)
 
+// Of a vocabulary whose tokens are ever less likely, in no order.
+struct Sampling {
+  void (*sample)(const float*, int64_t, int64_t, const float*, const int32_t*, const float*, const float*, const double*, int64_t*);
+  float logits[kVocabulary], top_p = 0.9f;
+  int32_t top_k = 500;
+  double uniform = 0.5;
+  int64_t token;
+
+  explicit Sampling(void* library) : sample(reinterpret_cast<decltype(sample)>(dlsym(library, "vms_sample"))) {
+    for (int64_t i = 0; i < kVocabulary; ++i) logits[i] = -static_cast<float>(i * 1283 % kVocabulary) / 256;
+  }
+};
+extern "C" __attribute__((noinline)) int sample_1_row(Sampling& s) {
+  s.sample(s.logits, 1, kVocabulary, nullptr, nullptr, nullptr, nullptr, &s.uniform, &s.token);
+  return s.token < 0;
+}
+extern "C" __attribute__((noinline)) int sample_1_row_top_k_top_p(Sampling& s) {
+  s.sample(s.logits, 1, kVocabulary, nullptr, &s.top_k, &s.top_p, nullptr, &s.uniform, &s.token);
+  return s.token < 0;
+}
+
 int main(int, char** arguments) {
   void* library = dlopen(arguments[1], RTLD_NOW);
   if (!library) return std::fprintf(stderr, "%s\n", dlerror()), 1;
@@ -99,4 +120,6 @@ int main(int, char** arguments) {
     // The first call also makes scratch memory.
     if (call() || one.count(call)) return std::fprintf(stderr, "%s refused its inputs\n", one.op), 1;
   }
+  const std::unique_ptr<Sampling> sampling(new Sampling(library));
+  return sample_1_row(*sampling) | sample_1_row_top_k_top_p(*sampling);
 }
