@@ -147,6 +147,14 @@ def test_a_sequence_has_the_same_bits_beside_others(isa: str, dtype: str) -> Non
     assert shuffled.tobytes() == np.concatenate([alone[s] for s in order]).tobytes()
 
 
+@pytest.mark.parametrize("kv_heads", [2, 8])
+def test_many_sequences_that_have_several_heads_to_an_item_are_right(isa: str, dtype: str, kv_heads: int) -> None:
+    """An item with all heads of a sequence needs scratch for each of them, which must not end before the last."""
+    contexts, new = [40] * 20, [16] * 20
+    sequences = draw_sequences(np.random.default_rng(7), dtype, contexts, kv_heads=kv_heads, group=1, dim=64)
+    sequences.assert_right(contexts, new)
+
+
 def test_every_number_of_threads_computes_the_same_bits(isa: str, dtype: str) -> None:
     contexts, new = [1300, 70, 600], [1, 70, 100]
     sequences = draw_sequences(np.random.default_rng(8), dtype, contexts)

@@ -179,6 +179,21 @@ def test_cache_write_rounds_like_numpy(
         assert reference.same_values(expected.reshape(new.shape), new)
 
 
+@pytest.mark.parametrize("odd", range(16))
+def test_one_of_sixteen_tokens_may_go_to_another_block(isa: str, dtype: str, odd: int) -> None:
+    """As where a prompt of fifteen tokens is followed by another sequence's first: those are not written together."""
+    x = np.random.default_rng(odd).standard_normal((16, 2 * 8)).astype(np.float32)
+    mapping = np.arange(16, dtype=np.int32)
+    mapping[odd] = 16 + 3
+    caches = [reference.to_dtype(np.zeros((2, 16, 2, 8)), dtype) for _ in range(2)]
+    abi.call("reshape_and_cache", [x, x, *caches, mapping, abi.count(16)], (1,))
+    expected = reference.to_dtype(np.zeros((32, 16)), dtype)
+    expected[mapping] = reference.to_dtype(x, dtype)
+    for i, cache in enumerate(caches):
+        found = reference.read_back(cache, keys=i == 0)
+        assert reference.same_values(expected.reshape(found.shape), found)
+
+
 def test_cache_write_rounds_every_kind_of_float(isa: str, dtype: str) -> None:
     """A grid over all exponents and signs, with mantissas around the ties of both 2-byte types."""
     low = np.array(
