@@ -11,9 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoints import make_checkpoint
+from tests.checkpoints import SMALL, make_checkpoint, make_model
 from tests.unit.models.driver import Driver, reference
 from vllm_mindspore.models.config import ModelConfig
+from vllm_mindspore.models.rope import rope_tables
 
 # Both sides compute in float32 in different orders; logits of these models are of size 10.
 FLOAT32_TOLERANCE = 2e-3
@@ -178,8 +179,8 @@ ROPES = {
         "rope_type": "yarn",
         "factor": 4.0,
         "original_max_position_embeddings": 32,
-        "beta_fast": 16,
-        "beta_slow": 2,
+        "beta_fast": 1,  # in so short a context no dimension makes the usual 32 turns
+        "beta_slow": 0.25,
         "attention_factor": 1.3,
     },
 }
@@ -191,6 +192,30 @@ def test_rope_scaling_agrees_with_transformers(tmp_path: Path, name: str) -> Non
     tokens = np.random.default_rng(1).integers(0, 97, 128).tolist()
     logits, _ = Driver(tmp_path, model.config).step({0: tokens})
     np.testing.assert_allclose(logits, reference(model, tokens), atol=FLOAT32_TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"beta_fast": 16, "beta_slow": 2}, {"mscale": 0.7, "mscale_all_dim": 1.0}],
+    ids=["usual turns", "turns", "magnitudes"],
+)
+@pytest.mark.parametrize("theta", [1e4, 1e6])
+def test_yarns_tables_are_those_of_transformers_where_some_dimensions_are_kept(
+    options: dict[str, Any], theta: float
+) -> None:
+    """Published checkpoints have original contexts of thousands of tokens, in which fast dimensions make turns enough."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, **options}
+    size = {**SMALL, "head_dim": 64, "max_position_embeddings": 16384}
+    config = LlamaConfig(**size, rope_theta=theta, rope_scaling=scaling, architectures=["LlamaForCausalLM"])
+    frequencies, scale = ROPE_INIT_FUNCTIONS["yarn"](config, "cpu")
+    angles = np.tile(np.outer(np.arange(9), frequencies.double().numpy()), 2)
+    for found, expected in zip(
+        rope_tables(ModelConfig.from_hf(config, "float32", "a test"), 9), (np.cos(angles), np.sin(angles))
+    ):
+        np.testing.assert_allclose(found, expected * scale, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ROPES)
@@ -207,6 +232,51 @@ def test_rope_parameters_of_transformers_5_mean_what_the_two_keys_before_them_di
     assert read.rope.theta == 5e5
     # transformers 4 fills in what it misses.
     assert ModelConfig.from_hf({**new, "rope_scaling": None, "rope_theta": 1e4}, "float32", tmp_path) == read
+
+
+@pytest.mark.parametrize("architecture", ["DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"])
+def test_deepseeks_rotation_is_interleaved_unless_its_configuration_says_otherwise(architecture: str) -> None:
+    """Published configurations of DeepSeek-V2 do not say."""
+    config = make_model(architecture).config.to_dict()
+    assert config.pop("rope_interleave")
+    read = ModelConfig.from_hf(config, "float32", "a test")
+    assert read.mla is not None
+    assert read.mla.rope_interleave
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 4, None])
+@pytest.mark.parametrize("architecture", ["Qwen2", "Qwen3"])
+def test_max_window_layers_means_what_transformers_makes_layer_types_of_it(
+    architecture: str, first: int | None
+) -> None:
+    """Checkpoints saved before transformers 4.53 have no layer_types."""
+    import transformers
+
+    options = {} if first is None else {"max_window_layers": first}
+    kind = getattr(transformers, f"{architecture}Config")
+    config = kind(**{**SMALL, "num_hidden_layers": 4}, use_sliding_window=True, sliding_window=5, **options).to_dict()
+    kinds = config.pop("layer_types")
+    if first is None:
+        del config["max_window_layers"]
+    read = ModelConfig.from_hf({**config, "architectures": [f"{architecture}ForCausalLM"]}, "float32", "a test")
+    assert read.sliding_window == tuple(5 if kind == "sliding_attention" else 0 for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("DeepseekV2ForCausalLM", {"norm_topk_prob": True, "routed_scaling_factor": 2.5}),
+        ("Qwen3MoeForCausalLM", {"attention_bias": True}),
+    ],
+    ids=["weights of experts are normalised or scaled", "biases beside experts"],
+)
+def test_what_few_configurations_ask_for_agrees_with_transformers(
+    tmp_path: Path, architecture: str, options: dict[str, Any]
+) -> None:
+    model = make_checkpoint(tmp_path, architecture, **options)
+    tokens = np.random.default_rng(1).integers(0, 97, 20).tolist()
+    logits, _ = Driver(tmp_path, model.config).step({0: tokens})
+    np.testing.assert_allclose(logits, reference(model, tokens), atol=FLOAT32_TOLERANCE, rtol=0)
 
 
 def test_a_sliding_window_counts_for_llama_as_it_does_for_vllm(tmp_path: Path) -> None:

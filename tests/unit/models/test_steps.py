@@ -82,6 +82,13 @@ def test_copied_blocks_hold_the_same(checkpoint: tuple[Path, Any], dtype: str) -
     assert np.array_equal(logits[0], logits[1])
 
 
+def test_a_sequence_may_end_in_a_block_that_is_not_whole(checkpoint: tuple[Path, Any], dtype: str) -> None:
+    """A context that a user chooses is no multiple of a block."""
+    whole, cut = (Driver(*checkpoint, dtype, max_len=length) for length in (64, 59))
+    for expected, found in zip(whole.step({0: PROMPT[:59]}), cut.step({0: PROMPT[:59]})):
+        assert np.array_equal(expected, found)
+
+
 @pytest.mark.parametrize("capture_launches", [False, True])
 def test_a_step_runs_a_compiled_graph_and_none_of_the_networks_python(
     checkpoint: tuple[Path, Any], dtype: str, capture_launches: bool
@@ -111,6 +118,17 @@ def test_captured_launches_give_the_same_bits(
     )
     assert captured.runner._buckets[0]._capture is not None
     for step in PROMPTS, {3: [1], 0: list(range(20))}, {0: [4], 1: [5, 6], 2: [7], 3: [8]}, {2: [9]}:
+        for expected, found in zip(by_mindspore.step(step), captured.step(step)):
+            assert np.array_equal(expected, found)
+
+
+@pytest.mark.parametrize("vocab", [97, 3000, 30000])
+@pytest.mark.parametrize("max_len", [16, 160])
+def test_captured_results_lie_apart(tmp_path: Path, vocab: int, max_len: int) -> None:
+    """Logits, and hidden states that prompt log probabilities are made of, whichever of the two take more room."""
+    config = make_checkpoint(tmp_path, "LlamaForCausalLM", vocab_size=vocab).config
+    by_mindspore, captured = (Driver(tmp_path, config, max_len=max_len, capture_launches=on) for on in (False, True))
+    for step in {0: range(5, 14), 2: [40]}, {0: [3], 1: [4], 2: [5]}:
         for expected, found in zip(by_mindspore.step(step), captured.step(step)):
             assert np.array_equal(expected, found)
 
