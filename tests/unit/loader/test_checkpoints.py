@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import make_checkpoint, make_model, rewrite, round_weights
 from tests.unit.models.driver import Driver
+from vllm_mindspore import loader
 from vllm_mindspore.errors import UserError
 from vllm_mindspore.loader import load_model
 from vllm_mindspore.models.config import ModelConfig
@@ -114,6 +115,40 @@ def test_two_names_may_share_one_memory(tmp_path: Path, save: Callable[[dict[str
         expected = model(torch.tensor([TOKENS])).logits[0].numpy()
     untied = {**model.config.to_dict(), "tie_word_embeddings": False}
     np.testing.assert_allclose(logits(tmp_path, untied), expected, atol=2e-3, rtol=0)
+
+
+def store_the_tied_head(folder: Path) -> None:
+    rewrite(
+        folder / "model.safetensors",
+        lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}),
+    )
+
+
+def leave_a_pickle(folder: Path) -> None:
+    torch.save({"wrong": torch.zeros(2)}, folder / "pytorch_model.bin")
+
+
+def leave_weights_of_other_programs(folder: Path) -> None:
+    for name in ("consolidated.safetensors", "adapter_model.safetensors", "optimizer.safetensors"):
+        shutil.copy(folder / "model.safetensors", folder / name)
+
+
+def rename_beside_weights_of_other_programs(folder: Path) -> None:
+    for name in ("consolidated.safetensors", "adapter_model.safetensors"):
+        shutil.copy(folder / "model.safetensors", folder / name)
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [store_the_tied_head, leave_a_pickle, leave_weights_of_other_programs, rename_beside_weights_of_other_programs],
+    ids=lambda change: change.__name__,
+)
+def test_what_stands_beside_the_weights_does_not_matter(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    config = make_checkpoint(tmp_path, "LlamaForCausalLM").config
+    expected = logits(tmp_path, config)
+    change(tmp_path)
+    assert np.array_equal(logits(tmp_path, config), expected)
 
 
 def test_a_tensor_that_two_files_hold_is_named(tmp_path: Path) -> None:
@@ -224,6 +259,16 @@ def test_a_flipped_bit_that_makes_a_weight_infinite_is_named(good: tuple[Path, A
     assert f"{shard}: {NAME} holds a value that is not a finite number" in refusal(damaged, good[1])
 
 
+def test_a_vector_that_is_not_finite_is_named(good: tuple[Path, Any], damaged: Path) -> None:
+    name = "model.layers.1.input_layernorm.weight"
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name][3] = float("nan")
+
+    rewrite(shard_with(damaged, name), spoil)
+    assert f"{name} holds a value that is not a finite number" in refusal(damaged, good[1])
+
+
 def test_a_weight_too_large_for_the_dtype_is_named(good: tuple[Path, Any], damaged: Path) -> None:
     def enlarge(tensors: dict[str, torch.Tensor]) -> None:
         tensors[NAME][0, 0] = 1e6
@@ -275,7 +320,8 @@ def test_a_tensor_too_many_is_named(good: tuple[Path, Any], damaged: Path) -> No
 
 
 def test_leftovers_of_old_checkpoints_do_not_matter(good: tuple[Path, Any], damaged: Path) -> None:
-    names = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "k_scale")
+    names = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "masked_bias", "attn.bias")
+    names += ("k_scale", "v_scale", "kv_scale")
     leftover = {f"model.layers.0.self_attn.{name}": torch.zeros(2) for name in names}
     rewrite(shard_with(damaged, NAME), lambda tensors: tensors.update(leftover))
     assert np.array_equal(logits(damaged, good[1]), logits(good[0], good[1]))
@@ -329,6 +375,14 @@ def test_a_tensor_of_a_dtype_that_cannot_be_read_is_named(good: tuple[Path, Any]
     )
 
 
+def install_modelscope(monkeypatch: pytest.MonkeyPatch, snapshot_download: Callable[..., str]) -> None:
+    client = types.ModuleType("modelscope.hub.snapshot_download")
+    client.snapshot_download = snapshot_download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, client.__name__, client)
+    for name in ("modelscope", "modelscope.hub"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+
+
 def test_models_are_fetched_from_modelscope_where_vllm_does_so(
     good: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,11 +405,7 @@ def test_models_are_fetched_from_modelscope_where_vllm_does_so(
                 shutil.copy(file, cache_dir or tmp_path)
         return str(cache_dir or tmp_path)
 
-    client = types.ModuleType("modelscope.hub.snapshot_download")
-    client.snapshot_download = snapshot_download  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, client.__name__, client)
-    for name in ("modelscope", "modelscope.hub"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    install_modelscope(monkeypatch, snapshot_download)
     load_model("me/mine", good[1], "float32", revision="v1", from_modelscope=True, show_progress=False, max_position=64)
     assert set(asked) == {("me/mine", "v1", False)}
     assert {file.name for file in tmp_path.iterdir()} == {
@@ -363,6 +413,29 @@ def test_models_are_fetched_from_modelscope_where_vllm_does_so(
         "model.safetensors.index.json",
         *(file.name for file in good[0].glob("*.safetensors")),
     }
+
+
+@pytest.mark.parametrize(("from_modelscope", "home"), [(False, "HF_HOME"), (True, "MODELSCOPE_CACHE")])
+def test_a_hub_is_asked_for_no_more_than_is_needed_and_for_nothing_if_offline(
+    good: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, from_modelscope: bool, home: str
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def snapshot_download(model_id: str, **options: Any) -> str:
+        asked.append(options)
+        raise PermissionError(13, "Permission denied", "/somewhere")
+
+    install_modelscope(monkeypatch, snapshot_download)
+    monkeypatch.setattr(loader, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(loader, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=f"/somewhere is not writable. Set {home} or"):
+        load_model(
+            "me/mine", good[1], "float32", revision="v1", from_modelscope=from_modelscope, show_progress=False, max_position=64
+        )  # fmt: skip
+    (options,) = asked
+    assert options["local_files_only"] is True
+    assert options["revision"] == "v1"
+    assert options["ignore_patterns"] == ["consolidated*", "adapter*"]
 
 
 def test_a_name_that_is_no_model_is_refused(good: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,25 +463,35 @@ def test_a_key_missing_from_the_configuration_is_named(good: tuple[Path, Any], d
     [
         ({"hidden_act": "gelu"}, "has hidden_act = 'gelu', it must be silu."),
         ({"num_key_value_heads": 3}, "has num_key_value_heads = 3, it must be a divisor of num_attention_heads, which is 4."),
+        ({"head_dim": None, "hidden_size": 50}, "has num_attention_heads = 4, it must be a divisor of hidden_size, which is 50."),
+        ({"num_hidden_layers": True}, "has num_hidden_layers = True, it must be a positive whole number."),
         ({"num_hidden_layers": 0}, "has num_hidden_layers = 0, it must be a positive whole number."),
         ({"vocab_size": "97"}, "has vocab_size = '97', it must be a positive whole number."),
         ({"rms_norm_eps": -1}, "has rms_norm_eps = -1, it must be a positive number."),
         ({"head_dim": 7}, "has head_dim = 7, it must be even."),
         ({"rope_scaling": {"rope_type": "longrope"}}, "it must be of the type default, linear, dynamic, llama3, yarn."),
+        ({"rope_scaling": {"factor": 2.0}}, "it must be of the type default, linear"),
+        ({"rope_scaling": {"type": "yarn", "beta_fast": 16}}, "it must be complete, factor is missing."),
+        ({"rope_scaling": {"type": "dynamic"}}, "it must be complete, factor is missing."),
         ({"rope_scaling": {"type": "linear"}}, "it must be complete, factor is missing."),
         ({"rope_scaling": {"type": "linear", "factor": None}}, "it must be complete, factor is missing."),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, "has rope_scaling.factor = 0, it must be a positive number."),
         ({"rope_scaling": {"type": "dynamic", "factor": "4.0"}}, "has rope_scaling.factor = '4.0', it must be a positive number."),
         ({"rope_scaling": {"type": ["yarn"], "factor": 2}}, "it must be of the type default, linear"),
         ({"rope_scaling": {"type": "yarn", "factor": 2, "attn_factor": 2.0}}, "has rope_scaling.attn_factor = 2.0, it must be 1.0."),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "truncate": False}}, "has rope_scaling.truncate = False, it must be true."),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "has rope_parameters.partial_rotary_factor = 0.5, it must be 1.0."),
         ({"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"type": "linear", "factor": 2}}, "it must be null, as there is rope_parameters."),
         ({"rope_theta": float("inf")}, "has rope_theta = inf, it must be a positive number."),
         ({"tie_word_embeddings": "false"}, "has tie_word_embeddings = 'false', it must be true or false."),
         ({"logit_scale": 0.5}, "has logit_scale = 0.5, it must be 1.0."),
         ({"final_logit_softcapping": 30.0}, "has final_logit_softcapping = 30.0, it must be null."),
+        ({"attn_logit_softcapping": 50.0}, "has attn_logit_softcapping = 50.0, it must be null."),
+        ({"partial_rotary_factor": 0.5}, "has partial_rotary_factor = 0.5, it must be 1.0."),
+        ({"dual_chunk_attention_config": {"chunk_size": 8}}, "has dual_chunk_attention_config = {'chunk_size': 8}, it must be null."),
         ({"is_causal": False}, "has is_causal = False, it must be true."),
         ({"quantization_config": {"quant_method": "compressed-tensors", "sparsity_config": "x"}}, "has quantization_config.sparsity_config = 'x', it must be of the format dense."),
+        ({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "sliding_window": 5, "layer_types": ["sliding_attention"]}, "it must be full_attention or sliding_attention for each of 2 layers"),
         ({"architectures": ["GPT2LMHeadModel"]}, "it must be one of LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
