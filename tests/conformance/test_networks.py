@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tests.checkpoints import make_checkpoint, make_tokenizer
-from tests.engines import ROW, generate, peak_memory, started, token_prompts, tokens
+from tests.engines import ROW, TOKENS_PAST_MAX_MODEL_LEN, generate, peak_memory, started, token_prompts, tokens
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +78,42 @@ def test_log_probabilities_of_a_long_prompt_take_little_memory(tmp_path: Path, o
         assert len(output.prompt_logprobs) == 1800
     # Once as large as the prompt's logits, as allocators keep some; vLLM's V0 sampler makes six copies of them.
     assert held.growth < 2 * 1800 * 50_000 * 4
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """A network with an engine whose contexts end within a block."""
+    folder = tmp_path_factory.mktemp("llama")
+    model = make_checkpoint(folder, "LlamaForCausalLM", max_position_embeddings=512)
+    make_tokenizer(folder)
+    with started(folder, dtype="float32", max_model_len=300, max_num_seqs=4, num_gpu_blocks_override=64) as llm:
+        yield model, llm
+
+
+def test_prompt_logprobs_of_many_positions_in_one_step_are_the_references(llama: tuple[Any, Any]) -> None:
+    """More than the head is computed for at once."""
+    model, llm = llama
+    prompts = [[(7 * i) % 97 for i in range(200)], [(11 * i + 3) % 97 for i in range(150)]]
+    outputs = generate(llm, token_prompts(prompts), max_tokens=1, prompt_logprobs=1, detokenize=False)
+    for prompt, output in zip(prompts, outputs):
+        with torch.inference_mode():
+            rows = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        assert len(output.prompt_logprobs) == len(prompt)
+        for row, token, found in zip(rows, prompt[1:], output.prompt_logprobs[1:]):
+            assert found[token].logprob == pytest.approx(float(row[token]), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("length", [280, 299])
+def test_a_context_may_end_within_a_block(llama: tuple[Any, Any], length: int) -> None:
+    """300 is no multiple of 16: the last tokens, also after a prompt that fills it but for one, are the references all the same."""
+    model, llm = llama
+    prompt = [(7 * i) % 97 for i in range(length)]
+    (output,) = generate(llm, token_prompts([prompt]), ignore_eos=True, detokenize=False)
+    produced = tokens(output)
+    assert len(produced) == 300 - length + TOKENS_PAST_MAX_MODEL_LEN
+    with torch.inference_mode():
+        rows = model(torch.tensor([[*prompt, *produced]])).logits[0][length - 1 : -1]
+    assert float((rows.max(-1).values - rows[range(len(produced)), produced]).max()) <= TOLERANCE
 
 
 @torch.inference_mode()

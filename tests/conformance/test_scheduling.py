@@ -227,6 +227,26 @@ def leaked_blocks(engine: Any) -> int:
     return BLOCKS - int(engine.scheduler[0].block_manager.get_num_free_gpu_blocks())
 
 
+def kept(engine: Any) -> set[str]:
+    """Requests of which the adapter holds something."""
+    core = engine.engine_core.engine_core if V1 else engine
+    driver = core.model_executor.driver_worker
+    runner = getattr(driver, "worker", driver).model_runner  # 0.6.6 has no wrapper around it
+    if V1:
+        return {*runner._batch.requests, *runner._prompt_logprobs._gathered}
+    sampling = runner._sampling
+    return {*sampling._generators, *sampling._draws, *sampling._prompt_logprobs_given}
+
+
+def test_nothing_is_kept_of_requests_that_are_gone(engine: Any) -> None:
+    """Or a server that runs for months fills up."""
+    for kind in ("seeded", "prompt logprobs"):
+        for aborted in (None, 1):  # in the middle of the prompt, where it comes in chunks
+            run(engine, [Asked([3] * 30, 3, 0, aborted, kind, 5)])
+    run(engine, [Asked([4, 5], 3, 0, None, "greedy", 0)])
+    assert len(kept(engine)) <= 1  # vLLM tells with a step what has ended in the one before
+
+
 def test_requests_were_really_preempted(engine: Any) -> None:
     """Or the test above shows less than it says."""
     crowd = [Asked([token] * 20, 40, 0, None, "greedy", 0) for token in range(5)]
