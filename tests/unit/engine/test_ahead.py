@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.checkpoints import make_checkpoint
+from tests.unit.models.driver import Driver
 from vllm_mindspore.engine import ahead
 from vllm_mindspore.engine.memory import total_memory
 from vllm_mindspore.kernels import ops
@@ -92,6 +97,27 @@ def test_a_stopped_one_takes_no_more(arrays: list[np.ndarray]) -> None:
     wait_until(lambda: "memory" not in {thread.name for thread in threading.enumerate()})
     memory.used(BLOCKS - 1)
     assert not taken_blocks(arrays[0])[64 + 1 :].any()
+
+
+def test_taking_memory_ends_at_once_if_it_is_stopped(arrays: list[np.ndarray]) -> None:
+    """An engine that is shut down does not wait for gigabytes that nobody needs any more."""
+    ops.take_memory(arrays, 0, BLOCKS, np.ones(1, np.int32))
+    assert not taken_blocks(arrays[0]).any()
+
+
+def test_a_step_tells_which_block_it_has_come_to_and_when_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(ahead.MemoryAhead, "used", lambda self, block: told.append(int(block)))
+    for name in ("start", "rest", "stop"):
+        monkeypatch.setattr(ahead.MemoryAhead, name, lambda self, name=name: told.append(name))
+    driver = Driver(tmp_path, make_checkpoint(tmp_path, "LlamaForCausalLM").config)
+    driver.step({0: range(20)})
+    assert told == ["start", int(driver.tables[0][19 // driver.block_size]), "rest"]
+    del driver
+    gc.collect()
+    assert told[3:] == ["stop"]
 
 
 def test_what_is_written_meanwhile_stays() -> None:

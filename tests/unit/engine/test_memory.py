@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
+from tests.checkpoints import make_checkpoint
+from tests.unit.models.driver import Driver
 from vllm_mindspore.engine import memory
+from vllm_mindspore.engine.step import StepBatch
 from vllm_mindspore.kernels.cpu import cgroup
 
 GIB = 1 << 30
@@ -50,9 +57,16 @@ def test_without_cgroup_the_machine_counts(machine: Path) -> None:
     assert memory.available_memory() == 10 * GIB
 
 
-def test_unlimited_cgroup_the_machine_counts(machine: Path) -> None:
-    (machine / "memory.max").write_text("max\n")
-    (machine / "memory.current").write_text("123\n")
+@pytest.mark.parametrize(
+    "write_files",
+    [
+        lambda top: write(top, {"memory.max": "max", "memory.current": "123"}),
+        lambda top: group_v1(top / "memory", UNLIMITED_V1, 4096),
+    ],
+    ids=["v2", "v1, which says so with a number"],
+)
+def test_unlimited_cgroup_the_machine_counts(machine: Path, write_files: Callable[[Path], None]) -> None:
+    write_files(machine)
     assert memory.total_memory() == 16 * GIB
     assert memory.available_memory() == 10 * GIB
 
@@ -73,6 +87,11 @@ def test_container_limit_counts(machine: Path, write_files: Callable[[Path], Non
     write_files(machine)
     assert memory.total_memory() == 4 * GIB
     assert memory.available_memory() == 3 * GIB
+
+
+def test_a_container_over_its_limit_has_nothing_left(machine: Path) -> None:
+    group_v2(machine, GIB, GIB + 4096)
+    assert memory.available_memory() == 0
 
 
 def slurm_v1(top: Path) -> None:
@@ -129,6 +148,36 @@ def test_limits_of_other_groups_do_not_count(machine: Path) -> None:
     group_v2(machine / "theirs", GIB, GIB)
     assert memory.total_memory() == 16 * GIB
     assert memory.available_memory() == 10 * GIB
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("LlamaForCausalLM", {"intermediate_size": 256, "head_dim": 256, "num_attention_heads": 8}),
+        ("Qwen3MoeForCausalLM", {"moe_intermediate_size": 512, "intermediate_size": 64}),
+        ("DeepseekV3ForCausalLM", {"kv_lora_rank": 256, "num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 64}),
+    ],
+    ids=["wide heads", "experts", "latents"],
+)  # fmt: skip
+def test_a_step_takes_no_more_memory_than_is_set_aside_for_it(
+    tmp_path: Path, architecture: str, options: dict[str, Any]
+) -> None:
+    """The KV cache has all the rest: an engine would start, and be killed in its first long prompt."""
+    tokens = 2048
+    size = {"hidden_size": 512, "num_hidden_layers": 2, "max_position_embeddings": tokens}
+    config = make_checkpoint(tmp_path, architecture, **size, **options).config
+    driver = Driver(tmp_path, config, max_len=tokens, num_seqs=1)
+    driver.runner.kv_cache.ahead.stop()
+    for blocks in driver.runner.kv_cache._blocks:
+        blocks[:] = 1  # all of the cache is there
+    ids, one = np.arange(tokens, dtype=np.int32), np.ones(1, np.int32)
+    whole = one * np.int32(tokens)
+    batch = StepBatch(ids % 97, ids, ids, np.arange(tokens // 8, dtype=np.int32)[None], whole, whole, whole - 1)
+    gc.collect()  # what earlier tests left must not go in between
+    before = psutil.Process().memory_info().rss
+    driver.runner.execute(batch)
+    grown = psutil.Process().memory_info().rss - before
+    assert grown < memory.activation_bytes(driver.runner.model.config, tokens, 1)
 
 
 def test_real_machine_is_consistent() -> None:
