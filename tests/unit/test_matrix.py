@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +109,11 @@ def test_a_pair_says_how_it_was_verified(row: matrix.Row) -> None:
         if pair.verified == "cpu":  # what the test sessions run, the extra installs
             assert all(release in mindspore for release in pair.mindspore)
         assert pair.verified == "cpu" or pair.shown
+
+
+def test_a_row_is_as_verified_as_its_best_pair() -> None:
+    pairs = tuple(matrix.Pair(("2.7.1",), "cpu", verified) for verified in ("declared", "cpu", "tried"))
+    assert replace(matrix.rows()[0], pairs=pairs).verified == "cpu"
 
 
 def test_no_pair_is_verified_on_a_device_that_has_no_backend() -> None:

@@ -36,10 +36,12 @@ def test_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cores(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "usable_cores", lambda: 4)
     assert machine.is_fine(cores).startswith("4 of ")
-    machine.environ = {"OMP_NUM_THREADS": "64"}
-    (found,) = machine.look(cores)
-    assert found.status == "note"
-    assert found.remedy.command == "export OMP_NUM_THREADS=4"
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 64)
+    for threads in "5", "64":  # than may be used, though there are so many
+        machine.environ = {"OMP_NUM_THREADS": threads}
+        (found,) = machine.look(cores)
+        assert found.status == "note"
+        assert found.remedy.command == "export OMP_NUM_THREADS=4"
     machine.environ = {}
     monkeypatch.setattr(cores, "usable_cores", lambda: 1)
     assert machine.look(cores)[0].text.endswith("vLLM's front end and the model will share it")
@@ -62,6 +64,15 @@ def test_a_temporary_folder_that_is_not_there_is_named(machine: Any) -> None:
     (found,) = machine.problems(disk)
     assert found.text == "/nonexistent (TMPDIR) is not there"
     assert not found.about
+
+
+def test_a_disk_with_little_room_is_a_note(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.environ = {"HF_HOME": str(machine.root), "TMPDIR": str(machine.root)}
+    usage = type("Usage", (), {"free": 4 * GIB, "total": 8 * GIB})
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: usage)
+    assert [one.status for one in machine.look(disk) if "few models fit" in one.text] == ["note"]
+    usage.free = 6 * GIB
+    machine.is_fine(disk)
 
 
 def test_a_full_disk_is_not_writable(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +128,19 @@ def test_limits(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.remedy.command == "ulimit -n 65536"
     assert "as root" in files.remedy.by_hand
     assert "as root" not in space.remedy.by_hand
+
+
+def test_few_open_files_are_a_note_and_may_be_raised_by_hand(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    allowed = {resource.RLIMIT_NOFILE: (1024, 1 << 20), resource.RLIMIT_AS: unlimited}
+    monkeypatch.setattr(limits.resource, "getrlimit", allowed.__getitem__)
+    (found,) = machine.look(limits)
+    assert found.status == "note"
+    assert found.remedy.command == "ulimit -n 65536"
+    assert "as root" not in found.remedy.by_hand
+    allowed[resource.RLIMIT_NOFILE] = (1024, 2048)
+    (found,) = machine.look(limits)
+    assert "as root" in found.remedy.by_hand
 
 
 def test_a_limit_is_the_cause_of_imports_that_fail(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

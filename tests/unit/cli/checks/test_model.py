@@ -140,6 +140,38 @@ def test_a_sequence_fills_whole_blocks(machine: Any, checkpoint: Path, extra: st
     assert more == 2 * full
 
 
+def test_the_context_that_fits_follows_the_space_that_vllm_will_take(
+    machine: Any, checkpoint: Path, memory: dict[str, int]
+) -> None:
+    longest = 1 << 22
+    change(checkpoint, num_hidden_layers=64, hidden_size=4096, num_attention_heads=32, max_position_embeddings=longest)
+
+    def fitting() -> int:
+        (found,) = machine.problems(model, model=str(checkpoint), max_model_len=longest)
+        return int(found.remedy.command.split()[-1])
+
+    with_all_that_is_free = fitting()
+    machine.environ = {"VLLM_CPU_KVCACHE_SPACE": "4"}
+    assert fitting() < with_all_that_is_free
+    machine.environ = {"VLLM_CPU_KVCACHE_SPACE": "100"}  # which is not there
+    assert fitting() == with_all_that_is_free
+    machine.environ = {}
+    memory["total"] = 8 * GIB  # of which vLLM takes nine tenths
+    assert fitting() < with_all_that_is_free
+
+
+def test_a_step_of_v0_is_as_long_as_the_context(machine: Any, checkpoint: Path) -> None:
+    """V1 cuts prompts into chunks where V0 does not."""
+    change(checkpoint, max_position_embeddings=1 << 16)
+
+    def step(extra: str) -> float:
+        texts = (found.text for found in machine.look(model, extra, model=str(checkpoint), max_model_len=1 << 16))
+        (text,) = [text for text in texts if "a step" in text]
+        return float(text.partition("a step ")[2].split()[0])
+
+    assert step("vllm073") > 4 * step("vllm091")
+
+
 def test_weights_that_do_not_fit_are_named(machine: Any, checkpoint: Path, memory: dict[str, int]) -> None:
     memory["available"] = 1 << 20
     (found,) = machine.problems(model, model=str(checkpoint))
@@ -169,8 +201,10 @@ def test_more_positions_than_the_model_has_are_refused(machine: Any, checkpoint:
     [
         ({"rope_type": "linear", "factor": 4.0}, 8192),
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
+        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 256}, 2048),
     ],
-)
+    ids=["linear", "yarn", "llama3, whose positions are the scaled ones"],
+)  # fmt: skip
 def test_positions_that_rope_scaling_adds_are_counted(
     machine: Any, checkpoint: Path, scaling: dict[str, Any], positions: int
 ) -> None:

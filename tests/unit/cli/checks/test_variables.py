@@ -79,7 +79,7 @@ def test_names_are_read_in_the_installed_vllm(machine: Any) -> None:
         ({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "0"}, "say the opposite"),
         ({"VLLM_USE_MODELSCOPE": "True"}, "modelscope is not installed"),
         ({"TRANSFORMERS_CACHE": "/a", "HF_HOME": "/b"}, "are looked for in different places"),
-        ({"ASCEND_RT_VISIBLE_DEVICES": "4,5", "DEVICE_ID": "4"}, "DEVICE_ID=4 counts from 0 among the devices"),
+        ({"ASCEND_RT_VISIBLE_DEVICES": "4,5", "DEVICE_ID": "2"}, "DEVICE_ID=2 counts from 0 among the devices"),
     ],
 )
 def test_wrong_values_and_contradictions_are_named(machine: Any, environ: dict[str, str], said: str) -> None:
@@ -87,6 +87,19 @@ def test_wrong_values_and_contradictions_are_named(machine: Any, environ: dict[s
     (found,) = machine.problems(variables)
     assert said in found.text
     assert found.remedy.command.startswith("unset ")
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"ASCEND_RT_VISIBLE_DEVICES": "4,5", "DEVICE_ID": "1"},
+        {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "yes"},
+    ],
+    ids="-".join,
+)
+def test_variables_that_agree_are_fine(machine: Any, environ: dict[str, str]) -> None:
+    machine.environ = environ
+    machine.is_fine(variables)
 
 
 @pytest.mark.parametrize("value", ["1", "yes"])
