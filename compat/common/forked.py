@@ -6,21 +6,26 @@ import multiprocessing
 import os
 import socket
 import stat
+import sys
 from contextlib import suppress
 from multiprocessing.context import ForkProcess
 
 import torch
 
+VLLM_COMMAND = "vllm.entrypoints.cli.main"
+"""The module that is loaded where the `vllm` command runs, and in processes forked from it."""
+
 
 def leave_the_parents() -> None:
     """In a forked process, do without the parent's threads and sockets; elsewhere nothing.
 
-    If the parent has used torch's OpenMP threads, the first parallel operation of the child waits for them forever. And vLLM's server binds its
-    port before it starts the engine: held here, it would stay taken if the server were killed, and accept what nobody answers.
+    If the parent has used torch's OpenMP threads, the first parallel operation of the child waits for them forever. And the `vllm` command binds
+    its server's port before it starts the engine: held here, it would stay taken if the server were killed, and accept what nobody answers.
     """
     if isinstance(multiprocessing.current_process(), ForkProcess):
         torch.set_num_threads(1)
-        _leave_ports()
+        if VLLM_COMMAND in sys.modules:  # in a program of the user's own, a port may be this process's
+            _leave_ports()
 
 
 def _leave_ports() -> None:

@@ -13,6 +13,7 @@ from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
 from vllm_mindspore.compat.common.configuration import fill_in
+from vllm_mindspore.compat.common.forked import VLLM_COMMAND
 from vllm_mindspore.compat.common.hand_over import hand_over
 from vllm_mindspore.compat.common.platform import OnTheHost
 from vllm_mindspore.compat.common.refusal import StartupRefused
@@ -105,6 +106,6 @@ def _settle_start_method() -> None:
             os.environ[_START_METHOD] = "spawn"
         if _THREADS not in os.environ:
             os.unsetenv(_THREADS)  # MindSpore set it to 1 behind Python's back, and what is spawned would inherit that
-    elif _CHOSEN_START_METHOD is None and "vllm.entrypoints.cli.main" in sys.modules:
+    elif _CHOSEN_START_METHOD is None and VLLM_COMMAND in sys.modules:
         # The `vllm` command asks for spawn, as some devices must not be touched before a fork. Ours is not.
         os.environ[_START_METHOD] = "fork"
