@@ -52,7 +52,8 @@ if __name__ == "__main__":
 def start(tmp_path: Path, model: Path, more: dict[str, str], **options: Any) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    variables = environment(**more)
+    # For its statistics of use vLLM would start one more process, to ask for the processor.
+    variables = environment(**more, VLLM_NO_USAGE_STATS="1")
     if "MINDSPORE_FIRST" in more:
         variables.pop("OMP_NUM_THREADS", None)
     return subprocess.Popen(
