@@ -69,11 +69,13 @@ class Sampling:
     def __call__(self, groups: Sequence[SequenceGroupMetadata], step: Step, output: StepOutput) -> SamplerOutput:
         """A `SamplerOutput` with an entry for each group, empty for one that does not sample."""
         draws = [self._draw(group) for group in groups]
-        tokens = self._drawn(groups, draws, output)
-        if None not in draws:
-            return SamplerOutput(outputs=_entries(groups, tokens))
-        with torch_on_one_thread():
-            return SamplerOutput(outputs=self._sample(groups, draws, step, output, tokens))
+        # Of each row of logits, the group.
+        owners = [i for i, group in enumerate(groups) if group.do_sample for _ in group.seq_data]
+        entries = _entries(groups, _drawn([draws[i] for i in owners], output))
+        if None in draws:
+            with torch_on_one_thread():
+                self._complete(entries, groups, draws, owners, step, output)
+        return SamplerOutput(outputs=entries)
 
     def _draw(self, group: SequenceGroupMetadata) -> _Draw | None:
         """None for a request that wants something else of vLLM's sampler."""
@@ -81,42 +83,20 @@ class Sampling:
             self._draws[group.request_id] = _draw_of(group.sampling_params)
         return self._draws[group.request_id]
 
-    def _drawn(
-        self, groups: Sequence[SequenceGroupMetadata], draws: Sequence[_Draw | None], output: StepOutput
-    ) -> list[int]:
-        """A token for each row of logits; for requests without a draw, any."""
-        tokens: list[int] = output.greedy_token_ids.tolist()
-        if not any(draw and draw.temperature for draw in draws):
-            return tokens
-        by_row = [draw for group, draw in zip(groups, draws) if group.do_sample for _ in group.seq_data]
-        rows = [row for row, draw in enumerate(by_row) if draw and draw.temperature]
-        wanted = [draw for draw in by_row if draw and draw.temperature]
-        drawn = host_sampling.sample(
-            output.logits if len(rows) == len(tokens) else output.logits[rows],
-            np.array([draw.dart() for draw in wanted]),
-            np.array([draw.temperature for draw in wanted]),
-            np.array([draw.top_k for draw in wanted]),
-            np.array([draw.top_p for draw in wanted]),
-            np.array([draw.min_p for draw in wanted]),
-        )
-        for row, token in zip(rows, drawn.tolist()):
-            tokens[row] = token
-        return tokens
-
-    def _sample(
+    def _complete(
         self,
+        entries: list[CompletionSequenceGroupOutput],
         groups: Sequence[SequenceGroupMetadata],
         draws: Sequence[_Draw | None],
+        owners: Sequence[int],
         step: Step,
         output: StepOutput,
-        tokens: list[int],
-    ) -> list[CompletionSequenceGroupOutput]:
-        entries = _entries(groups, tokens)
+    ) -> None:
+        """Put in what comes from vLLM's sampler."""
         # vLLM's sampler is shown the groups without a draw. Those that are in mid-prompt are kept from it: it would draw from their generators,
         # and give what it drew to their neighbours.
         shown = [i for i, group in enumerate(groups) if group.do_sample and draws[i] is None]
         if shown:
-            owners = [i for i, group in enumerate(groups) if group.do_sample for _ in group.seq_data]
             rows = np.isin(owners, shown)
             vocab_size = output.logits.shape[1]
             metadata = self._metadata([groups[i] for i in shown], step, shown, vocab_size)
@@ -130,7 +110,6 @@ class Sampling:
                 first = step.seq_lens[i] - step.query_lens[i]
                 hidden_states = output.hidden_states[end - step.query_lens[i] : end]
                 entries[i].prompt_logprobs = self._prompt_logprobs(group, first, hidden_states)
-        return entries
 
     def _prompt_logprobs(
         self, group: SequenceGroupMetadata, start: int, hidden_states: Float32Array
@@ -200,6 +179,25 @@ def _chunk(group: SequenceGroupMetadata, first: int, count: int) -> SequenceGrou
     data.update_num_computed_tokens(first)
     group.seq_data, group.do_sample, group.token_chunk_size = {seq_id: data}, False, count
     return group
+
+
+def _drawn(draws: Sequence[_Draw | None], output: StepOutput) -> list[int]:
+    """A token for each row of logits, which are drawn from as told; any where there is no draw."""
+    tokens: list[int] = output.greedy_token_ids.tolist()
+    rows = [row for row, draw in enumerate(draws) if draw and draw.temperature]
+    if rows:
+        chosen = [draw for draw in draws if draw and draw.temperature]
+        drawn = host_sampling.sample(
+            output.logits if len(rows) == len(tokens) else output.logits[rows],
+            np.array([draw.dart() for draw in chosen]),
+            np.array([draw.temperature for draw in chosen]),
+            np.array([draw.top_k for draw in chosen]),
+            np.array([draw.top_p for draw in chosen]),
+            np.array([draw.min_p for draw in chosen]),
+        )
+        for row, token in zip(rows, drawn.tolist()):
+            tokens[row] = token
+    return tokens
 
 
 def _draw_of(params: SamplingParams) -> _Draw | None:

@@ -43,13 +43,8 @@ class TopKTopPSampler(torch.nn.Module):
         uniform = torch.rand(len(logits), dtype=torch.float64)
         for row, generator in generators.items():
             uniform[row] = torch.rand((), dtype=torch.float64, generator=generator)
-        bounds = {"top_k": k, "top_p": p}
-        tokens = host_sampling.sample(
-            logits.numpy(),
-            uniform.numpy(),
-            **{name: bound.numpy() for name, bound in bounds.items() if bound is not None},
-        )
-        return torch.from_numpy(tokens)
+        top_k, top_p = (None if bound is None else bound.numpy() for bound in (k, p))
+        return torch.from_numpy(host_sampling.sample(logits.numpy(), uniform.numpy(), top_k=top_k, top_p=top_p))
 
 
 def make_sampler() -> Sampler:

@@ -11,6 +11,7 @@
 
 namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int64_t kBlock = 256;  // tokens whose weights are summed first
 
 struct Candidate {
   float logit;
@@ -96,14 +97,14 @@ struct Row {
 
   void drop_weights(float least) {
     for (int64_t i = 0; i < vocabulary; ++i) {
-      const bool kept = (logits[i] > floor.logit || (logits[i] == floor.logit && i > floor.token)) && weight[i] >= least;
+      const bool kept = floor < Candidate{logits[i], static_cast<int32_t>(i)} && weight[i] >= least;
       weight[i] = kept ? weight[i] : 0.0f;
     }
   }
 
   // The first token up to which the weights exceed this part of their sum; -1 if they have none.
   int64_t token_at(double part, double* sums) const {
-    constexpr int64_t kBlock = 256, kAtOnce = 8;
+    constexpr int64_t kAtOnce = 8;
     const int64_t blocks = (vocabulary + kBlock - 1) / kBlock;
     double total = 0;
     for (int64_t block = 0; block < blocks; ++block) {
@@ -140,7 +141,7 @@ struct Row {
 
 int64_t draw(const Sampling& op, int64_t r) {
   // Weights and block sums, buckets, and candidates.
-  const int64_t floats = whole_vectors(op.vocabulary), sums = op.vocabulary / 256 + 1;
+  const int64_t floats = whole_vectors(op.vocabulary), sums = op.vocabulary / kBlock + 1;
   char* const memory = static_cast<char*>(
       scratch(Purpose::sampling, floats * sizeof(float) + sums * sizeof(double) + sizeof(Buckets) + op.vocabulary * sizeof(Candidate)));
   Row row = {};
@@ -156,10 +157,11 @@ int64_t draw(const Sampling& op, int64_t r) {
   kernels().exponentials(row.logits, op.vocabulary, row.best, op.temperature ? op.temperature[r] : 1.0f, row.weight);
   const int64_t k = op.top_k && op.top_k[r] > 0 ? op.top_k[r] : op.vocabulary;
   const float p = op.top_p ? op.top_p[r] : 1.0f, least = op.min_p ? op.min_p[r] : 0.0f;
-  if (k < op.vocabulary || p < 1) row.fill_buckets();
+  const bool bounded = k < op.vocabulary || p < 1;
+  if (bounded) row.fill_buckets();
   if (k < op.vocabulary) row.keep_most_likely(k);
   if (p < 1) row.keep_mass(p);
-  if (k < op.vocabulary || p < 1 || least > 0) row.drop_weights(least);
+  if (bounded || least > 0) row.drop_weights(least);
   const int64_t token = row.token_at(op.uniform[r], block_sums);
   return token < 0 ? likeliest : token;
 }
